@@ -1,0 +1,105 @@
+"""Every error and warning this package raises, one tree.
+
+::
+
+    M3Error
+    ├── InputError (ValueError)          a value the caller passed
+    │   ├── DuplicateIdError             an id given twice, or already in the index
+    │   ├── FilterError                  a metadata filter that cannot be read
+    │   └── TextTooLongError             a text over the limit, with truncation="error"
+    ├── CheckpointError (ValueError)     a model folder that cannot be used as it is
+    │   ├── MissingHeadError             a head is asked for and its file is not there
+    │   └── HeadShapeError               a head's tensor does not fit the backbone
+    ├── SavedIndexError (ValueError)         a saved index that cannot be opened or replaced
+    │   ├── IndexCorruptError            a file is torn, missing or changed
+    │   └── IndexModelError              it was built by another model
+    ├── MissingOutputError (ValueError)  a score needs an output that was not computed
+    └── MissingExtraError (ImportError)  an optional dependency is not installed
+
+    M3Warning (UserWarning)
+    ├── TruncationWarning                texts were cut to the length limit
+    ├── LexicalFallbackWarning           no sparse head: BM25 serves as the lexical leg
+    └── MemoryWarning                    memory ran out: the batch was halved
+
+Each message says what was expected, what came, and what to do about it. The bases
+from the standard library let callers who do not know this package catch what they
+would expect to catch.
+"""
+
+from __future__ import annotations
+
+
+class M3Error(Exception):
+    """The root: ``except M3Error`` catches whatever this package raises itself."""
+
+
+class InputError(M3Error, ValueError):
+    """A value passed by the caller is outside what the call accepts."""
+
+
+class DuplicateIdError(InputError):
+    """An id occurs twice in one call, or is already in the index."""
+
+
+class FilterError(InputError):
+    """A metadata filter has an unknown operator or the wrong shape."""
+
+
+class TextTooLongError(InputError):
+    """A text is over the length limit and ``truncation="error"`` was asked for."""
+
+
+class CheckpointError(M3Error, ValueError):
+    """A model folder is incomplete, unreadable or not what it claims to be."""
+
+
+class MissingHeadError(CheckpointError):
+    """A head was asked for and no file in the folder holds it."""
+
+
+class HeadShapeError(CheckpointError):
+    """A head's tensors do not fit the backbone's hidden size."""
+
+
+class SavedIndexError(M3Error, ValueError):
+    """A saved index cannot be opened, or a folder cannot be saved into."""
+
+
+class IndexCorruptError(SavedIndexError):
+    """A file of a saved index is missing, torn or changed."""
+
+
+class IndexModelError(SavedIndexError):
+    """A saved index was built by another model or with other settings."""
+
+
+class MissingOutputError(M3Error, ValueError):
+    """A score needs a representation that was not computed."""
+
+
+class MissingExtraError(M3Error, ImportError):
+    """An optional dependency is missing; the message holds the pip command."""
+
+    def __init__(self, *, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f'Install it with: pip install "m3-retrievers[{extra}]"'
+        )
+        self.package = package
+        self.extra = extra
+
+
+class M3Warning(UserWarning):
+    """The root of this package's warnings."""
+
+
+class TruncationWarning(M3Warning):
+    """Texts were cut to the length limit; given once a call, with the count."""
+
+
+class LexicalFallbackWarning(M3Warning):
+    """The model has no sparse head, so BM25 serves as the lexical leg."""
+
+
+class MemoryWarning(M3Warning):
+    """Memory ran out during encoding, and the token budget was halved."""

@@ -1,0 +1,117 @@
+"""What the retriever asks of an index, whichever engine is behind it.
+
+An index keeps records with their representations, finds the best k of each leg under a
+metadata filter (*recall*), and scores given documents exactly (*score*). It never encodes:
+representations come in with the records, a ``Query`` carries its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from scipy import sparse as sp
+
+from m3_retrievers.packed import Floats
+from m3_retrievers.representations import Mode, Query, Ranking, Record, Representations
+
+Filter = Mapping[str, Any]
+
+
+class TermWeighting(Protocol):
+    """Term weights that depend on the whole collection, as BM25's do.
+
+    The index keeps the raw counts and calls ``fit`` again after adds and deletes, so that
+    scores always equal those of a fresh fit of the documents it holds.
+    """
+
+    name: Mode
+
+    def count(self, texts: Sequence[str]) -> sp.csr_array:
+        """Return raw term counts (n, v); new terms extend the vocabulary, so v may grow."""
+        ...
+
+    def fit(self, counts: sp.csr_array) -> None:
+        """Take the statistics (lengths, document frequencies) of all live documents (n, v)."""
+        ...
+
+    def impacts(self, counts: sp.csr_array) -> sp.csr_array:
+        """Return float64 (n, v): what each term adds to a document's score, idf included."""
+        ...
+
+    def query(self, text: str) -> sp.csr_array:
+        """Return (1, v): how often each known term occurs in the query."""
+        ...
+
+    def base(self, query: sp.csr_array) -> float:
+        """Return the score of a document that holds none of the terms (0 for Okapi)."""
+        ...
+
+    def scale(self, query: sp.csr_array) -> float:
+        """Return the factor that brings this query's scores into the range 0 to 1."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return a JSON record from which the class's ``from_state`` rebuilds it."""
+        ...
+
+
+class Index(Protocol):
+    """An updatable store of records and representations.
+
+    Ties break by insertion order; an upsert of a known id counts as a new insertion.
+    """
+
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """The modes it can score by itself."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, id: object) -> bool: ...
+
+    def add(self, records: Sequence[Record], representations: Representations) -> None:
+        """Insert new records; DuplicateIdError, before anything is stored, if an id is known."""
+        ...
+
+    def upsert(self, records: Sequence[Record], representations: Representations) -> None:
+        """Insert records, replacing those whose id is known."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Remove records; returns the ids that were there, and passes over the others."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records in the order asked for, passing over unknown ids."""
+        ...
+
+    def recall(
+        self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None = None
+    ) -> Ranking:
+        """Return the k best documents of one leg among those the filter admits.
+
+        ``k=None`` ranks every admitted document. Lexical legs leave out documents that
+        share no term with the query.
+        """
+        ...
+
+    def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
+        """Return (n,) exact scores of the given documents in one mode."""
+        ...
+
+    def scale(self, query: Query, mode: Mode) -> float:
+        """Return the factor that brings a mode's scores to the hybrid's range.
+
+        1 for M3's own modes, whose scores the paper adds as they are; for BM25 see
+        ``TermWeighting.scale``.
+        """
+        ...
+
+
+class SavableIndex(Index, Protocol):
+    """An index that lives in this process and is written to a folder."""
+
+    def save(self, folder: str | Path, *, model: Mapping[str, Any] | None = None) -> None: ...
