@@ -1,0 +1,1 @@
+"""Texts to representations: checkpoints, heads, batches, one forward pass."""

@@ -1,0 +1,1 @@
+"""Stores that recall and score: the Index protocol and the local index."""

@@ -1,0 +1,1 @@
+"""Other producers of term weights: BM25."""
