@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +25,6 @@ Mode: TypeAlias = Literal["dense", "sparse", "bm25", "colbert"]
 Metadata: TypeAlias = Mapping[str, Any]
 
 ALL_OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "colbert")
-EMPTY_METADATA: Metadata = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,7 +204,8 @@ class Scores:
 
     dense, sparse, colbert: the three modes, unweighted. sparse_dense and
     colbert_sparse_dense: weighted sums divided by the sum of their own weights, as
-    FlagEmbedding's ``compute_score`` reports them; None where the model lacks a part.
+    FlagEmbedding's ``compute_score`` reports them; None where the model lacks a part or its
+    weights are all 0. hybrid: the weighted sum of the modes there are, not divided.
     """
 
     dense: Floats
@@ -214,6 +213,7 @@ class Scores:
     colbert: Floats | None
     sparse_dense: Floats | None
     colbert_sparse_dense: Floats | None
+    hybrid: Floats
     weights: HybridWeights
 
     def __len__(self) -> int:
@@ -226,7 +226,7 @@ class Record:
 
     id: str
     text: str
-    metadata: Metadata = EMPTY_METADATA
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +268,7 @@ class Hit:
     id: str
     text: str
     score: float
-    metadata: Metadata = EMPTY_METADATA
+    metadata: Metadata = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     contributions: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,409 @@
+"""M3Encoder: texts in, representations out, one forward pass for all three."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from m3_retrievers import scoring
+from m3_retrievers.encoder.batching import run_batches
+from m3_retrievers.encoder.checkpoint import (
+    Checkpoint,
+    Pooling,
+    Source,
+    fingerprint,
+    load,
+    locate,
+)
+from m3_retrievers.encoder.coalesce import Coalesced
+from m3_retrievers.encoder.collect import Collector
+from m3_retrievers.encoder.forward import forward, pad
+from m3_retrievers.encoder.heads import HeadSpec
+from m3_retrievers.encoder.pieces import TRUNCATIONS, Tokens, Truncation, check_texts, cut, tokenize
+from m3_retrievers.errors import InputError, MissingHeadError
+from m3_retrievers.packed import MultiVectors
+from m3_retrievers.representations import (
+    ALL_OUTPUTS,
+    HybridWeights,
+    Output,
+    Representations,
+    Scores,
+)
+
+DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Tokens of a padded batch. Processors run best while a batch's activations stay in cache;
+# accelerators want enough work to fill them.
+_BUDGETS = {"cpu": 2_000, "cuda": 32_768, "mps": 8_192}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How texts are read; see ``M3Encoder.from_pretrained`` for each."""
+
+    truncation: Truncation = "warn"
+    query_max_length: int = 512
+    document_max_length: int = 8192
+    query_instruction: str = ""
+    truncate_dim: int | None = None
+    mcls_every: int | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.truncation not in TRUNCATIONS:
+            raise InputError(f"truncation expects one of {TRUNCATIONS}, got {self.truncation!r}.")
+        for name, least in (
+            ("query_max_length", 3),
+            ("document_max_length", 3),
+            ("truncate_dim", 1),
+            ("mcls_every", 1),
+            ("batch_tokens", 1),
+        ):
+            value = getattr(self, name)
+            optional = name in ("truncate_dim", "mcls_every", "batch_tokens")
+            if value is None and optional:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} expects an integer of at least {least}, got {value!r}.")
+
+
+class M3Encoder:
+    """BGE-M3 and models of its kind; made by ``from_pretrained``, loaded at first use.
+
+    Safe to share between threads: the model is loaded once, and concurrent calls of
+    ``encode_query`` share forward passes.
+    """
+
+    def __init__(
+        self, source: Source, settings: Settings, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        if settings.mcls_every is not None and source.pooling != "cls":
+            raise InputError(
+                f"mcls_every expects a model with CLS pooling, got {source.pooling!r} pooling. "
+                "Leave it out for this model."
+            )
+        self.source = source
+        self.settings = settings
+        self.device = device
+        self.dtype = dtype
+        self._loading = threading.Lock()
+        self._checkpoint: Checkpoint | None = None
+        self._shared: dict[tuple[Output, ...], Coalesced[str, Representations]] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: DType = "auto",
+        revision: str | None = None,
+        heads: HeadSpec | None = None,
+        pooling: Pooling | None = None,
+        truncation: Truncation = "warn",
+        query_max_length: int = 512,
+        document_max_length: int = 8192,
+        query_instruction: str = "",
+        truncate_dim: int | None = None,
+        mcls_every: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> M3Encoder:
+        """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
+
+        device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first of these that is
+            there. dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32
+            elsewhere. Outputs are always float32. revision: of the hub repository.
+        heads, pooling: only for models that are laid out unlike BGE-M3.
+        truncation: what happens to a text over the limit: ``"warn"`` cuts it, with one
+            TruncationWarning a call; ``"error"`` refuses it; ``"windows"`` encodes it piece
+            by piece into one row.
+        query_max_length, document_max_length: tokens, special ones included, capped by
+            what the model can take.
+        query_instruction: put before every query (BGE-M3 needs none).
+        truncate_dim: leading dimensions of the dense vector to keep, before normalising.
+        mcls_every: put a CLS before every so many tokens of a document, and pool them all
+            (the paper's MCLS uses 256); see ``encoder.pieces`` for its choices.
+        batch_tokens: tokens of a padded batch; None takes what suits the device.
+
+        Remote code is never run. Raises CheckpointError (MissingHeadError,
+        HeadShapeError) for a model that is not whole, InputError for an option.
+        """
+        source = locate(name_or_path, revision=revision, heads=heads, pooling=pooling)
+        settings = Settings(
+            truncation=truncation,
+            query_max_length=query_max_length,
+            document_max_length=document_max_length,
+            query_instruction=query_instruction,
+            truncate_dim=truncate_dim,
+            mcls_every=mcls_every,
+            batch_tokens=batch_tokens,
+        )
+        where = _device(device)
+        return cls(source, settings, device=where, dtype=_dtype(dtype, where))
+
+    def __repr__(self) -> str:
+        return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
+
+    @property
+    def name(self) -> str:
+        """The hub id, folder or name the model was asked for by."""
+        return self.source.name
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The representations this model has; known without loading it."""
+        has = {"dense": True, "sparse": self.source.heads.sparse, "colbert": self.source.heads.colbert}
+        return tuple(name for name in ALL_OUTPUTS if has[name])
+
+    @property
+    def default_weights(self) -> HybridWeights:
+        """The hybrid weights this model was published with."""
+        return self.source.weights
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The loaded model; the first use loads it, whichever thread comes first."""
+        with self._loading:
+            if self._checkpoint is None:
+                self._checkpoint = load(self.source, device=self.device, dtype=self.dtype)
+            return self._checkpoint
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer of the model."""
+        return self.checkpoint.tokenizer
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Width v of the sparse output."""
+        return self.checkpoint.vocabulary_size
+
+    @property
+    def dimension(self) -> int:
+        """Width h of the dense output."""
+        hidden = int(self.checkpoint.backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return min(hidden, self.settings.truncate_dim or hidden)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that shapes a document's vectors; an index is bound to it."""
+        shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
+        return fingerprint(self.source, shape)
+
+    def encode_queries(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] | None = None,
+        show_progress: bool = False,
+    ) -> Representations:
+        """Return representations of n queries, in their order; only the outputs asked for.
+
+        outputs: any of ``"dense"``, ``"sparse"``, ``"colbert"``, ``"tokens"``; None is all the
+        model has (without tokens). Raises InputError for what is no string, MissingHeadError
+        for an output the model lacks, TextTooLongError under ``truncation="error"``.
+        """
+        checked = check_texts(texts)
+        return self._encode(checked, query=True, outputs=outputs, show_progress=show_progress)
+
+    def encode_documents(
+        self,
+        texts: Sequence[str],
+        *,
+        outputs: Sequence[Output] | None = None,
+        show_progress: bool = False,
+    ) -> Representations:
+        """Return representations of n documents; arguments as for ``encode_queries``."""
+        checked = check_texts(texts)
+        return self._encode(checked, query=False, outputs=outputs, show_progress=show_progress)
+
+    def encode_query(
+        self, text: str, *, outputs: Sequence[Output] | None = None
+    ) -> Representations:
+        """Return representations of one query, a record of one row.
+
+        Threads that call this at the same time share a forward pass.
+        """
+        check_texts([text])
+        wanted = self._outputs(outputs)
+        with self._loading:
+            shared = self._shared.setdefault(wanted, Coalesced(self._batch_encoder(wanted)))
+        return shared(text)
+
+    def iter_documents(
+        self,
+        texts: Iterable[str],
+        *,
+        outputs: Sequence[Output] | None = None,
+        chunk_size: int = 1024,
+        show_progress: bool = False,
+    ) -> Iterator[Representations]:
+        """Yield representations of ``chunk_size`` documents at a time, in order.
+
+        For corpora that do not fit in memory: ``texts`` may be a generator, and is read no
+        further than the chunk at hand.
+        """
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+            raise InputError(f"chunk_size expects an integer of at least 1, got {chunk_size!r}.")
+        if isinstance(texts, str):
+            check_texts(texts)
+        source = iter(texts)
+        with tqdm(disable=not show_progress, desc="encode", unit="text") as bar:
+            while chunk := list(islice(source, chunk_size)):
+                yield self.encode_documents(chunk, outputs=outputs)
+                bar.update(len(chunk))
+
+    def score_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        weights: HybridWeights | None = None,
+    ) -> Scores:
+        """Return the scores of n (query, document) pairs, each a float32 array (n,).
+
+        Equal to FlagEmbedding's ``compute_score``, which names the fields. weights: None is
+        the model's own. A text that occurs in several pairs is encoded once.
+        """
+        weights = weights or self.default_weights
+        rows = [_pair(pair, position) for position, pair in enumerate(pairs)]
+        queries = list(dict.fromkeys(query for query, _ in rows))
+        documents = list(dict.fromkeys(document for _, document in rows))
+        q_place = {text: row for row, text in enumerate(queries)}
+        d_place = {text: row for row, text in enumerate(documents)}
+        return scoring.pair_scores(
+            self.encode_queries(queries),
+            self.encode_documents(documents),
+            np.array([q_place[query] for query, _ in rows], np.int64),
+            np.array([d_place[document] for _, document in rows], np.int64),
+            weights=weights,
+        )
+
+    def _batch_encoder(self, outputs: tuple[Output, ...]) -> Any:
+        def run(texts: Sequence[str]) -> list[Representations]:
+            encoded = self._encode(list(texts), query=True, outputs=outputs)
+            return [encoded[row] for row in range(len(texts))]
+
+        return run
+
+    def _encode(
+        self,
+        texts: list[str],
+        *,
+        query: bool,
+        outputs: Sequence[Output] | None,
+        show_progress: bool = False,
+    ) -> Representations:
+        wanted = self._outputs(outputs)
+        if not texts:
+            return self._nothing(wanted)
+        model, settings = self.checkpoint, self.settings
+        tokens = self._tokens(texts, query=query, spans="tokens" in wanted)
+        limit = settings.query_max_length if query else settings.document_max_length
+        pieces = cut(
+            tokens,
+            model.frame,
+            max_length=min(limit, model.max_length),
+            truncation=settings.truncation,
+            mcls_every=None if query else settings.mcls_every,
+        )
+        collector = Collector(pieces, texts=len(texts))
+        computed = self._computed(wanted)
+
+        def run(rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+            batch = pad([pieces[row] for row in rows], pad_id=model.pad_id, device=self.device)
+            collector.put(
+                rows,
+                forward(model, batch, outputs=computed, truncate_dim=settings.truncate_dim),
+            )
+
+        lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
+        budget = settings.batch_tokens or _BUDGETS.get(self.device.type, _BUDGETS["cpu"])
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(pieces), disable=not show_progress, desc="encode", unit="text") as bar,
+        ):
+            for finished in run_batches(lengths, run, budget=budget):
+                bar.update(finished)
+        return collector.representations(
+            wanted,
+            tokens=tokens,
+            dropped_ids=model.dropped_ids,
+            vocabulary_size=model.vocabulary_size,
+        )
+
+    def _tokens(self, texts: list[str], *, query: bool, spans: bool) -> list[Tokens]:
+        instruction = self.settings.query_instruction if query else ""
+        tokens = tokenize(self.tokenizer, [instruction + text for text in texts], spans=spans)
+        if not (instruction and spans):
+            return tokens
+        # spans speak of the caller's text; the instruction's own tokens get the empty span 0-0
+        shift = len(instruction)
+        return [Tokens(t.ids, np.maximum(t.spans - shift, 0), t.surfaces) for t in tokens]  # type: ignore[operator]
+
+    def _computed(self, wanted: tuple[Output, ...]) -> tuple[Output, ...]:
+        """The token table shows term weights, so it needs them where the model has them."""
+        shows_weights = "tokens" in wanted and "sparse" in self.outputs and "sparse" not in wanted
+        return (*wanted, "sparse") if shows_weights else wanted
+
+    def _outputs(self, outputs: Sequence[Output] | None) -> tuple[Output, ...]:
+        if outputs is None:
+            return self.outputs
+        known = (*ALL_OUTPUTS, "tokens")
+        for name in (outputs,) if isinstance(outputs, str) else outputs:
+            if name not in known:
+                raise InputError(f"outputs expects some of {known}, got {name!r}.")
+            if name not in (*self.outputs, "tokens"):
+                raise MissingHeadError(
+                    f"The output {name!r} expects a head that {self.name!r} does not have; it has "
+                    f"{self.outputs}. Leave it out, or load a model that has it."
+                )
+        if isinstance(outputs, str) or not outputs:
+            raise InputError(f"outputs expects a list with some of {known}, got {outputs!r}.")
+        return tuple(name for name in known if name in outputs)
+
+    def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
+        """Representations of no texts, with the right widths: a row of the empty text, less it."""
+        return self._encode([""], query=False, outputs=wanted)[:0]
+
+
+def _pair(pair: tuple[str, str], position: int) -> tuple[str, str]:
+    fits = isinstance(pair, tuple | list) and len(pair) == 2
+    if not fits or not all(isinstance(text, str) for text in pair):
+        raise InputError(
+            f"expected pairs (query, document) of strings, got {pair!r:.80} at position {position}."
+        )
+    return pair[0], pair[1]
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is not None:
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise InputError(
+                f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r}."
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(dtype: DType, device: torch.device) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype not in known:
+        raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r}.")
+    return known[dtype]
+
+
+__all__ = ["HeadSpec", "M3Encoder", "MultiVectors", "Settings"]

@@ -1,0 +1,79 @@
+"""One forward pass: pieces in, packed outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from m3_retrievers.encoder.checkpoint import Checkpoint
+from m3_retrievers.encoder.pieces import Piece
+from m3_retrievers.representations import Output
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Padded:
+    """A padded batch of b pieces: ids, mask (true tokens) and heads (CLS places), all (b, l)."""
+
+    ids: Tensor
+    mask: Tensor
+    heads: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """What one forward pass gives for b pieces; None where it was not asked for.
+
+    dense (b, h) unit rows; weights (t,) of every token of every piece, end to end;
+    vectors (t', d) unit rows of the tokens that are no CLS, end to end. All float32.
+    """
+
+    dense: Tensor | None
+    weights: Tensor | None
+    vectors: Tensor | None
+
+
+def pad(pieces: Sequence[Piece], *, pad_id: int, device: torch.device) -> Padded:
+    """Return the pieces as one batch, padded on the right."""
+    length = max(len(piece.ids) for piece in pieces)
+    ids = np.full((len(pieces), length), pad_id, np.int64)
+    mask = np.zeros((len(pieces), length), bool)
+    heads = np.zeros_like(mask)
+    for row, piece in enumerate(pieces):
+        ids[row, : len(piece.ids)] = piece.ids
+        mask[row, : len(piece.ids)] = True
+        heads[row, piece.heads] = True
+    return Padded(*(torch.from_numpy(part).to(device) for part in (ids, mask, heads)))
+
+
+def forward(
+    model: Checkpoint,
+    batch: Padded,
+    *,
+    outputs: Sequence[Output],
+    truncate_dim: int | None = None,
+) -> Pass:
+    """Return the outputs asked for, from a single run of the backbone."""
+    # a full batch needs no mask, and attention without one is faster
+    mask = None if bool(batch.mask.all()) else batch.mask.long()
+    hidden = model.backbone(input_ids=batch.ids, attention_mask=mask).last_hidden_state.float()
+    dense = weights = vectors = None
+    if "dense" in outputs:
+        places = batch.heads if model.pooling == "cls" else batch.mask
+        dense = functional.normalize(pool(hidden, places)[..., :truncate_dim], dim=-1)
+    if "sparse" in outputs:
+        weights = model.heads.term_weights(hidden[batch.mask])
+    if "colbert" in outputs:
+        vectors = model.heads.token_vectors(hidden[batch.mask & ~batch.heads])
+    return Pass(dense, weights, vectors)
+
+
+def pool(hidden: Tensor, places: Tensor) -> Tensor:
+    """Return (b, h): the mean of the states (b, l, h) at the places (b, l) that are true."""
+    share = places.to(hidden.dtype)
+    share = share / share.sum(dim=1, keepdim=True)
+    return torch.einsum("blh,bl->bh", hidden, share)

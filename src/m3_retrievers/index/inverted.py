@@ -1,0 +1,256 @@
+"""Exact top-k over postings, for whatever produces term weights: M3, BM25, SPLADE.
+
+A posting is a document's weight for one term; a posting list holds a term's postings by
+ascending row. A query touches only the lists of its own terms.
+
+Appends interleave with searches, so the rows lie in immutable segments whose sizes at
+least halve from one to the next: an append makes a small segment and merges neighbours of
+similar size, so each row is merged about log2(n) times in its life.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse as sp
+
+from m3_retrievers.errors import InputError
+from m3_retrievers.packed import Floats, offsets_of
+from m3_retrievers.ranking import top_k
+
+Rows = NDArray[np.integer[Any]]
+
+# Weights from here up cannot vanish in a product, so a positive score proves a shared term.
+_SURELY_POSITIVE = 1e-100
+# Scoring one given row costs about what scoring 16 rows through the posting lists costs
+# (100,000 rows of 64 terms, a query of 12: 100 rows 0.05 ms, all rows 0.6 ms).
+_ROW_COST = 16
+
+
+class InvertedIndex:
+    """Term weights of n rows, searchable by term; rows are numbered in order of appending.
+
+    A deleted row keeps its number and is never found again; the owner starts anew with
+    ``from_matrix`` when too many are gone. Weights may be of either sign. Queries and rows
+    may differ in width: a column that one side lacks matches nothing. Scores are sums in
+    float64. One writer at a time; the owner keeps readers out meanwhile.
+
+    >>> index = InvertedIndex.from_matrix(sp.csr_array([[1.0, 0.0], [3.0, 1.0], [0.0, 9.0]]))
+    >>> rows, scores = index.search(sp.csr_array([[2.0, 0.0]]), k=5)
+    >>> rows.tolist(), scores.tolist()
+    ([1, 0], [6.0, 2.0])
+    """
+
+    def __init__(self) -> None:
+        self._segments: tuple[_Segment, ...] = ()
+        self._alive = np.ones(0, bool)
+        self._width = 0
+
+    @classmethod
+    def from_matrix(cls, matrix: sp.csr_array) -> InvertedIndex:
+        """Return an index of the rows of a CSR matrix (n, v)."""
+        index = cls()
+        index.append(matrix)
+        return index
+
+    def __len__(self) -> int:
+        """Return the number of rows, deleted ones included."""
+        return len(self._alive)
+
+    @property
+    def matrix(self) -> sp.csr_array:
+        """The rows as one CSR matrix (n, v), deleted ones included."""
+        return _stack([segment.matrix for segment in self._segments], width=self._width)
+
+    def append(self, rows: sp.csr_array) -> None:
+        """Add rows (n, v) of finite weights behind the others; raises InputError for NaN or inf."""
+        matrix = _canonical(rows)
+        self._width = max(self._width, matrix.shape[1])
+        if not matrix.shape[0]:
+            return
+        segments = [*self._segments, _Segment.of(matrix)]
+        while len(segments) > 1 and segments[-2].size < 2 * segments[-1].size:
+            pair = [segments.pop().matrix, segments.pop().matrix][::-1]
+            segments.append(_Segment.of(_stack(pair, width=self._width)))
+        self._segments = tuple(segments)
+        self._alive = np.concatenate([self._alive, np.ones(matrix.shape[0], bool)])
+
+    def delete(self, rows: Rows) -> None:
+        """Hide rows from ``search`` and let them score 0."""
+        alive = self._alive.copy()
+        alive[rows] = False
+        self._alive = alive
+
+    def search(
+        self, query: sp.csr_array, *, k: int | None, admitted: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the k best rows and their scores, best first, ties by row.
+
+        query: (1, v). k: None for every row that matches. admitted: mask (n,) of the rows that
+        may be found. Only rows that share a term with the query are found, whatever they score.
+
+        Raises InputError for k below 1, a query of several rows or a mask of another length.
+        """
+        terms = _Terms.of(query)
+        scores = self._sums(terms)
+        found = self._matched(terms, scores) & self._alive
+        if admitted is not None:
+            if admitted.shape != found.shape or admitted.dtype != bool:
+                raise InputError(
+                    f"admitted expects a boolean mask of shape {found.shape}, got "
+                    f"{admitted.dtype} {admitted.shape}."
+                )
+            found &= admitted
+        rows = top_k(scores, k, candidates=found)
+        return rows, scores[rows]
+
+    def scores(self, query: sp.csr_array) -> NDArray[np.float64]:
+        """Return (n,) the score of every row; 0 for a deleted one."""
+        return np.where(self._alive, self._sums(_Terms.of(query)), 0.0)
+
+    def score(self, query: sp.csr_array, rows: Rows) -> NDArray[np.float64]:
+        """Return the scores of the given rows (r,), the same floats as ``scores(query)[rows]``."""
+        if len(rows) * _ROW_COST > len(self):
+            return self.scores(query)[rows]
+        terms = _Terms.of(query)
+        result = np.zeros(len(rows))
+        for first, segment in self._placed():
+            here = np.flatnonzero((rows >= first) & (rows < first + len(segment)))
+            if len(here):
+                result[here] = segment.row_sums(terms, rows[here] - first)
+        return np.where(self._alive[rows], result, 0.0)
+
+    def _placed(self) -> list[tuple[int, _Segment]]:
+        """Pair each segment with the number of its first row."""
+        firsts = offsets_of([len(segment) for segment in self._segments])
+        return list(zip(firsts.tolist(), self._segments, strict=False))
+
+    def _sums(self, terms: _Terms) -> NDArray[np.float64]:
+        sums = np.zeros(len(self))
+        for first, segment in self._placed():
+            segment.add_to(sums[first : first + len(segment)], terms)
+        return sums
+
+    def _matched(self, terms: _Terms, sums: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return the mask (n,) of rows with a posting for one of the terms."""
+        if terms.positive and all(segment.positive for segment in self._segments):
+            return sums > 0
+        matched = np.zeros(len(self), bool)
+        for first, segment in self._placed():
+            for span, _ in segment.lists(terms):
+                matched[first + segment.rows[span]] = True
+        return matched
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Terms:
+    """A query: ids (i,) ascending and distinct, weights (i,) float64."""
+
+    ids: Rows
+    weights: NDArray[np.float64]
+    positive: bool
+
+    @classmethod
+    def of(cls, query: sp.csr_array) -> _Terms:
+        if query.shape[0] != 1:
+            raise InputError(f"A query expects shape (1, v), got {query.shape}: pass one at a time.")
+        row = _canonical(query)
+        weights = row.data.astype(np.float64)
+        return cls(row.indices, weights, bool(np.all(weights >= _SURELY_POSITIVE)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Segment:
+    """Some consecutive rows, by row (``matrix``) and by term.
+
+    terms: (u,) ascending, those that occur; term s owns postings ``starts[s]:starts[s + 1]``
+    of rows (t,) int32 and weights (t,). Absent terms cost nothing, so a segment of one row is
+    small in a vocabulary of 250,000.
+    """
+
+    matrix: sp.csr_array
+    terms: Rows
+    starts: Rows
+    rows: NDArray[np.int32]
+    weights: Floats
+    positive: bool
+
+    @classmethod
+    def of(cls, matrix: sp.csr_array) -> _Segment:
+        columns = matrix.tocsc()
+        terms = np.flatnonzero(np.diff(columns.indptr))
+        return cls(
+            matrix=matrix,
+            terms=terms,
+            starts=np.append(columns.indptr[terms], columns.nnz),
+            rows=columns.indices.astype(np.int32, copy=False),
+            weights=columns.data,
+            positive=bool(np.all(columns.data >= _SURELY_POSITIVE)),
+        )
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @property
+    def size(self) -> int:
+        return len(self) + len(self.rows)
+
+    def lists(self, terms: _Terms) -> list[tuple[slice, np.float64]]:
+        """Return where each known term's postings lie, with the query's weight for it."""
+        slots = np.searchsorted(self.terms, terms.ids)
+        known = np.flatnonzero(_at(self.terms, slots) == terms.ids)
+        return [
+            (slice(self.starts[slots[i]], self.starts[slots[i] + 1]), terms.weights[i])
+            for i in known
+        ]
+
+    def add_to(self, sums: NDArray[np.float64], terms: _Terms) -> None:
+        """Add each row's score to ``sums`` (n,), term after term."""
+        # 100,000 rows of 64 terms, Zipf-like; 12 query terms, 280,000 postings: 0.6 ms, where
+        # sums[rows] += takes 0.9, one bincount over gathered lists 0.95 to 1.6, a sparse
+        # product 0.6 to 1.2.
+        for span, weight in self.lists(terms):
+            np.add.at(sums, self.rows[span], self.weights[span] * weight)
+
+    def row_sums(self, terms: _Terms, rows: Rows) -> NDArray[np.float64]:
+        """Return the scores (r,) of some rows, read by row."""
+        starts, lengths = self.matrix.indptr[rows], np.diff(self.matrix.indptr)[rows]
+        offsets = offsets_of(lengths)
+        # position of each weight: its row's start plus its place within the row
+        at = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        columns = self.matrix.indices[at]
+        slots = np.searchsorted(terms.ids, columns)
+        shared = np.flatnonzero(_at(terms.ids, slots) == columns)
+        products = self.matrix.data[at[shared]] * terms.weights[slots[shared]]
+        owners = np.repeat(np.arange(len(rows)), lengths)[shared]
+        return np.bincount(owners, weights=products, minlength=len(rows))
+
+
+def _at(values: Rows, slots: Rows) -> Rows:
+    """Return the values at the slots, -1 (no term's id) for a slot past the end."""
+    return np.append(values, -1)[slots]
+
+
+def _canonical(rows: sp.csr_array) -> sp.csr_array:
+    """Return the rows as floats in CSR with ascending distinct columns; the input stays as is."""
+    matrix = sp.csr_array(rows, dtype=rows.dtype if rows.dtype.kind == "f" else np.float64)
+    if not np.all(np.isfinite(matrix.data)):
+        raise InputError("Term weights expect finite numbers, got NaN or infinity among them.")
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def _stack(parts: list[sp.csr_array], *, width: int) -> sp.csr_array:
+    """Return the parts under each other, (n, width)."""
+    if not parts:
+        return sp.csr_array((0, width), dtype=np.float64)
+    wide = [
+        sp.csr_array((part.data, part.indices, part.indptr), shape=(part.shape[0], width))
+        for part in parts
+    ]
+    return sp.csr_array(sp.vstack(wide, format="csr")) if len(wide) > 1 else wide[0]

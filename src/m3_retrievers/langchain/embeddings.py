@@ -1,0 +1,27 @@
+"""M3's dense vectors as LangChain embeddings."""
+
+from __future__ import annotations
+
+from langchain_core.embeddings import Embeddings
+
+from m3_retrievers.encoder.encoder import M3Encoder
+
+
+class M3Embeddings(Embeddings):
+    """Dense vectors of length 1 for any LangChain vector store: compare by inner product.
+
+    The async methods run in a thread, and concurrent queries share a forward pass.
+    """
+
+    def __init__(self, encoder: M3Encoder) -> None:
+        self.encoder = encoder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector a text."""
+        vectors = self.encoder.encode_documents(texts, outputs=("dense",)).require("dense")
+        return [[float(value) for value in row] for row in vectors.tolist()]
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of one query."""
+        vectors = self.encoder.encode_query(text, outputs=("dense",)).require("dense")
+        return [float(value) for value in vectors[0].tolist()]

@@ -1,0 +1,73 @@
+"""M3's lexical weights as sparse embeddings, for LangChain's Milvus and Qdrant stores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langchain_core.runnables import run_in_executor
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.lazy import require_package
+
+if TYPE_CHECKING:
+    from m3_retrievers.langchain.milvus import M3MilvusSparseEmbeddings
+    from m3_retrievers.langchain.qdrant import M3QdrantSparseEmbeddings
+
+
+class M3SparseEmbeddings:
+    """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
+
+    langchain-milvus and langchain-qdrant each accept only subclasses of their own base, and
+    disagree about what the same methods return: ``for_milvus()`` and ``for_qdrant()`` give
+    each the class it wants.
+
+    Raises MissingHeadError at the first call if the model has no sparse head.
+    """
+
+    def __init__(self, encoder: M3Encoder) -> None:
+        self.encoder = encoder
+
+    def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """Return one row a text."""
+        return self.encoder.encode_documents(texts, outputs=("sparse",)).to_dicts()
+
+    def embed_query(self, text: str) -> dict[int, float]:
+        """Return the row of one query."""
+        return self.encoder.encode_query(text, outputs=("sparse",)).to_dicts()[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """Return one row a text, computed in a thread."""
+        return await run_in_executor(None, self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> dict[int, float]:
+        """Return the row of one query, computed in a thread."""
+        return await run_in_executor(None, self.embed_query, text)
+
+    def for_milvus(self) -> M3MilvusSparseEmbeddings:
+        """Return these embeddings as langchain-milvus takes them.
+
+        Raises MissingExtraError where langchain-milvus is not installed.
+        """
+        _require("milvus")
+        from m3_retrievers.langchain.milvus import M3MilvusSparseEmbeddings
+
+        return M3MilvusSparseEmbeddings(self.encoder)
+
+    def for_qdrant(self) -> M3QdrantSparseEmbeddings:
+        """Return these embeddings as langchain-qdrant takes them.
+
+        Raises MissingExtraError where langchain-qdrant is not installed.
+        """
+        _require("qdrant")
+        from m3_retrievers.langchain.qdrant import M3QdrantSparseEmbeddings
+
+        return M3QdrantSparseEmbeddings(self.encoder)
+
+
+def _require(store: str) -> None:
+    require_package(
+        f"langchain-{store}",
+        module=f"langchain_{store}",
+        extra=f"langchain-{store}",
+        purpose=f"M3SparseEmbeddings.for_{store}()",
+    )
