@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+
 from tokenizer_files import write_word_piece, write_xlm_roberta_tokenizer
 
 Weights: TypeAlias = dict[str, NDArray[np.floating[Any]]]
@@ -96,7 +97,12 @@ def write_m3(
     _write_json(folder / "config.json", config)
     _write_weights(folder, backbone(rng, shape, vocabulary_size), weights_format)
     write_heads(
-        folder, rng, hidden=shape.hidden, colbert_dim=colbert_dim, form=heads_format, dtype=heads_dtype
+        folder,
+        rng,
+        hidden=shape.hidden,
+        colbert_dim=colbert_dim,
+        form=heads_format,
+        dtype=heads_dtype,
     )
     _write_sentence_transformers_files(folder, shape.hidden, pooling="cls", length=8192)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from checkpoints import write_tiny_bert, write_tiny_m3
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sentences import SENTENCES
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -19,6 +18,8 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+
+from sentences import SENTENCES
 
 # A SentencePiece character map of 16 rules in place of XLM-R's thousands, compiled by
 # sentencepiece 0.2.3 (normalization_rule_tsv): ligatures ﬁ ﬂ, full-width ！ ？ ， ： Ａ Ｂ Ｍ ３,
@@ -73,7 +74,9 @@ def write_xlm_roberta_tokenizer(
     decoder = _added_tokens(tokenizer, [*_XLM_ROBERTA_SPECIALS, "<mask>"], lstrip="<mask>")
     config |= {"tokenizer_class": "XLMRobertaTokenizer", "added_tokens_decoder": decoder}
     _write(folder / "tokenizer_config.json", config)
-    _write(folder / "special_tokens_map.json", {**names, "mask_token": mask | {"single_word": False}})
+    _write(
+        folder / "special_tokens_map.json", {**names, "mask_token": mask | {"single_word": False}}
+    )
     return tokenizer.get_vocab_size()
 
 

@@ -37,7 +37,7 @@ def rrf(
     (('y', 'x', 'z'), [1.5, 1.0, 0.5])
     """
     _check_k(k)
-    shares = [1.0 / (k + np.arange(1, len(ranking) + 1)) for ranking in rankings]
+    shares = [1.0 / (k + np.arange(1.0, len(ranking) + 1)) for ranking in rankings]
     return _weigh(rankings, shares, weights, missing=[0.0] * len(rankings))
 
 

@@ -55,9 +55,9 @@ def rerank(
     if not len(texts):
         return []
     given = encoder.encode_documents(texts, outputs=outputs)
-    parts = {mode: _SCORE[mode](asked, given)[0] for mode in outputs}
+    parts: dict[str, Floats] = {mode: _SCORE[mode](asked, given)[0] for mode in outputs}
     total = scoring.hybrid(parts, weights)
-    named = parts if len(parts) == 1 else {**parts, "hybrid": total}
+    named: dict[str, Floats] = parts if len(parts) == 1 else {**parts, "hybrid": total}
     order = np.argsort(-total, kind="stable")
     return [
         Reranked(

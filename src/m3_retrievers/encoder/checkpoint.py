@@ -116,6 +116,7 @@ def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpo
     backbone = _backbone(source.folder, dtype)
     config = backbone.config
     heads = load_heads(source.heads_folder, source.heads, hidden_size=config.hidden_size)
+    tokenizer_file(source.folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -157,11 +158,25 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     stable = {key: value for key, value in config.items() if key not in _VOLATILE}
     shape = {"pooling": source.pooling, **settings}
     digest.update(json.dumps([stable, shape], sort_keys=True).encode())
-    tokenizer = next((source.folder / f for f in _TOKENIZER_FILES if (source.folder / f).is_file()), None)
-    for path in [*([tokenizer] if tokenizer else []), *weight_files(source.folder), *_head_files(source)]:
+    files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
+    for path in files:
         with path.open("rb") as file:
             digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
     return digest.hexdigest()
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the file the vocabulary is read from.
+
+    transformers would make up an empty vocabulary where there is none.
+    """
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} is expected to hold a tokenizer ({', '.join(_TOKENIZER_FILES)}), and has none. "
+        "Copy the model's tokenizer there."
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -49,11 +49,11 @@ class Coalesced(Generic[Item, Result]):
             batch, self._queue = self._queue, []
         for ticket in batch:
             ticket.taken = True
-        if len(batch) == 1:
-            return
         try:
             results = self._run([ticket.item for ticket in batch])
         except (M3Error, M3Warning):
+            if len(batch) == 1:
+                raise
             return
         for ticket, result in zip(batch, results, strict=True):
             ticket.results.append(result)

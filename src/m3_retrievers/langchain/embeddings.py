@@ -18,10 +18,12 @@ class M3Embeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector a text."""
-        vectors = self.encoder.encode_documents(texts, outputs=("dense",)).require("dense")
-        return [[float(value) for value in row] for row in vectors.tolist()]
+        encoded = self.encoder.encode_documents(texts, outputs=("dense",))
+        vectors: list[list[float]] = encoded.require("dense").tolist()
+        return vectors
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one query."""
-        vectors = self.encoder.encode_query(text, outputs=("dense",)).require("dense")
-        return [float(value) for value in vectors[0].tolist()]
+        encoded = self.encoder.encode_query(text, outputs=("dense",))
+        vectors: list[list[float]] = encoded.require("dense").tolist()
+        return vectors[0]

@@ -17,10 +17,11 @@ from m3_retrievers.errors import InputError
 State: TypeAlias = dict[str, Any]
 
 # Lucene's classic English stop list.
-ENGLISH_STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with".split()
-)
+_ENGLISH = """
+    a an and are as at be but by for if in into is it no not of on or such that the their then
+    there these they this to was will with
+"""
+ENGLISH_STOP_WORDS = frozenset(_ENGLISH.split())
 
 # Blocks of the scripts written without spaces; only their letters and marks count.
 _UNSPACED_BLOCKS = (
@@ -102,12 +103,13 @@ class BigramTokenizer:
 class SubwordTokenizer:
     """The encoder's own vocabulary, as in the BGE-M3 paper's "BM25, XLM-R tokens".
 
-    tokenizer: the transformers one. Special tokens and the unknown token are left out, as
-    from M3's lexical weights; texts of any length are read whole.
+    tokenizer: the transformers one. Special tokens are left out, the unknown one among them,
+    so that two unknown characters never match; texts of any length are read whole.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
 
     def __call__(self, text: str) -> list[str]:
         # verbose=False: a text over the model's limit is no fault here, so no warning
@@ -118,8 +120,7 @@ class SubwordTokenizer:
             return_attention_mask=False,
             verbose=False,
         )["input_ids"]
-        special = set(self._tokenizer.all_special_ids)
-        kept = [id for id in ids if id not in special]
+        kept = [id for id in ids if id not in self._special]
         return list(self._tokenizer.convert_ids_to_tokens(kept))
 
     def state(self) -> State:
@@ -148,7 +149,10 @@ def from_state(state: Mapping[str, Any], *, subword: Any = None) -> Tokenizer:
         "subword": lambda: SubwordTokenizer(subword),
     }
     if kind not in makers:
-        raise InputError(f"A tokenizer's state expects a kind of {sorted(map(str, makers))}, got {kind!r}.")
+        raise InputError(
+            f"A tokenizer's state expects a kind of {sorted(map(str, makers))}, got {kind!r}. "
+            "Rebuild the index with one of this package's tokenizers."
+        )
     return makers[kind]()
 
 
@@ -173,20 +177,23 @@ def _fold(text: str) -> str:
 
 @cache
 def _words() -> re.Pattern[str]:
-    return re.compile(rf"[\w{_character_class(_MARK_BLOCKS, 'M')}]{{2,}}")
+    marks = _character_class(_MARK_BLOCKS, ("M",))
+    return re.compile(rf"[\w{marks}]{{2,}}")
 
 
 @cache
 def _unspaced() -> re.Pattern[str]:
-    return re.compile(f"([{_character_class(_UNSPACED_BLOCKS, 'LMN')}]+)")
+    # Nl: 〇; digits proper stay with the words
+    letters = _character_class(_UNSPACED_BLOCKS, ("L", "M", "Nl"))
+    return re.compile(f"([{letters}]+)")
 
 
-def _character_class(blocks: tuple[tuple[int, int], ...], categories: str) -> str:
-    """Return the inside of a regex class: the blocks' characters of the major categories."""
+def _character_class(blocks: tuple[tuple[int, int], ...], categories: tuple[str, ...]) -> str:
+    """Return the inside of a regex class: the blocks' characters of these categories."""
     spans: list[list[int]] = []
     for first, last in blocks:
         for code in range(first, last + 1):
-            if unicodedata.category(chr(code))[0] not in categories:
+            if not unicodedata.category(chr(code)).startswith(categories):
                 continue
             if spans and spans[-1][1] == code - 1:
                 spans[-1][1] = code

@@ -1,0 +1,43 @@
+"""Write a random checkpoint of BGE-M3's full size: 568 million parameters, 2.3 GB.
+
+The weights are random, so it ranks nothing sensibly; the arithmetic costs what the real
+model's costs. The tokenizer is made from the standard library's texts, and its vocabulary
+filled up to XLM-R's 250,002 pieces::
+
+    python benchmarks/full_size.py FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from checkpoints import Shape, write_m3  # noqa: E402
+from common import standard_library_texts  # noqa: E402
+from tokenizer_files import write_xlm_roberta_tokenizer  # noqa: E402
+
+VOCABULARY = 250_002
+SHAPE = Shape(hidden=1024, layers=24, attention_heads=16, feed_forward=4096)
+
+
+def write_full_size_m3(folder: Path) -> Path:
+    """Write the checkpoint into the folder, unless it is there; returns the folder."""
+    if not (folder / "modules.json").exists():  # the last file to be written
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = standard_library_texts(2_000, seed=7)
+        write_xlm_roberta_tokenizer(folder, texts=texts, vocabulary_size=VOCABULARY)
+        write_m3(folder, SHAPE, vocabulary_size=VOCABULARY)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    print(write_full_size_m3(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Metadata filters, with MongoDB's operators and meaning.
+
+``{"year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"lang": "de"}]}``: a bare value means
+``$eq``, several keys mean and. Field names are taken literally (no dotted paths).
+
+A filter is compiled once into nested functions and then asked about every document.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from m3_retrievers.errors import FilterError
+from m3_retrievers.index.base import Filter
+from m3_retrievers.representations import Metadata
+
+Test = Callable[[Metadata], bool]
+FieldTest = Callable[[Any], bool]
+
+_MISSING = object()
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$exists", "$not")
+_FILTER_OPERATORS = ("$and", "$or", "$not")
+
+
+def compile_filter(filter: Filter | None) -> Test:
+    """Return a function that says whether a document's metadata passes the filter.
+
+    filter: operators $eq $ne $gt $gte $lt $lte $in $nin $exists $not under a field, and
+    $and $or $not over filters; None and {} admit everything. A missing field passes only
+    $ne, $nin, $not and ``{"$exists": False}``; values of kinds that cannot be compared do
+    not match (True is not 1); a list matches where one of its elements does.
+
+    Raises FilterError for an unknown operator or an operand of the wrong shape.
+
+    >>> recent = compile_filter({"year": {"$gte": 2020}, "tags": "rag"})
+    >>> recent({"year": 2024, "tags": ["rag", "search"]}), recent({"tags": "rag"})
+    (True, False)
+    """
+    clauses = _mapping({} if filter is None else filter)
+    return _all([_clause(key, operand) for key, operand in clauses.items()])
+
+
+def _clause(key: Any, operand: Any) -> Test:
+    """Compile one top-level entry: a logical operator, or a field and its condition."""
+    if not isinstance(key, str):
+        raise FilterError(f"A filter expects field names as keys, got {key!r}. Use strings.")
+    if key == "$not":
+        inner = compile_filter(_mapping(operand))
+        return lambda metadata: not inner(metadata)
+    if key in ("$and", "$or"):
+        tests = [compile_filter(_mapping(part)) for part in _sequence(key, operand, filled=True)]
+        return _all(tests) if key == "$and" else _any(tests)
+    if key.startswith("$"):
+        if key in _FIELD_OPERATORS:
+            raise FilterError(
+                f'{key} expects to stand under a field, as in {{"year": {{"{key}": …}}}}, got it '
+                "at the top of a filter."
+            )
+        raise _unknown(key, _FILTER_OPERATORS)
+    test = _condition(operand)
+    return lambda metadata: test(metadata.get(key, _MISSING))
+
+
+def _condition(operand: Any) -> FieldTest:
+    """Compile what stands under a field: a mapping of operators, or a bare value."""
+    if not isinstance(operand, Mapping) or (operand and not any(map(_is_operator, operand))):
+        return _equal(operand)
+    if not operand:
+        raise FilterError(
+            'A field expects a value or operators, as in {"year": {"$gte": 2020}}, got {}. '
+            "Leave the field out to admit everything."
+        )
+    tests = [_field_test(name, value) for name, value in operand.items()]
+    return _all(tests)
+
+
+def _field_test(name: Any, operand: Any) -> FieldTest:
+    if name == "$eq":
+        return _equal(operand)
+    if name == "$ne":
+        return _negate(_equal(operand))
+    if name in ("$in", "$nin"):
+        among = _any([_equal(option) for option in _sequence(name, operand)])
+        return among if name == "$in" else _negate(among)
+    if name == "$exists":
+        if not isinstance(operand, bool):
+            raise FilterError(f"$exists expects True or False, got {_short(operand)}.")
+        return lambda value: (value is not _MISSING) is operand
+    if name == "$not":
+        return _negate(_condition(_mapping(operand)))
+    if name in _ORDER:
+        return _ordered(name, operand)
+    raise _unknown(name, _FIELD_OPERATORS)
+
+
+def _equal(operand: Any) -> FieldTest:
+    def test(value: Any) -> bool:
+        if _same(value, operand):
+            return True
+        return isinstance(value, list | tuple) and any(_same(item, operand) for item in value)
+
+    return test
+
+
+def _ordered(name: str, operand: Any) -> FieldTest:
+    kind = _kind(operand)
+    if kind is None:
+        raise FilterError(f"{name} expects a number or a string, got {_short(operand)}.")
+    compare = _ORDER[name]
+
+    def test(value: Any) -> bool:
+        items = value if isinstance(value, list | tuple) else (value,)
+        return any(_kind(item) is kind and compare(item, operand) for item in items)
+
+    return test
+
+
+def _kind(value: Any) -> type | None:
+    """Return the class within which a value has an order; None where it has none."""
+    if isinstance(value, bool):  # before numbers: Python's True is an int, here it is not
+        return bool
+    if isinstance(value, Real):
+        return Real
+    return str if isinstance(value, str) else None
+
+
+def _same(value: Any, operand: Any) -> bool:
+    """Compare as JSON would: True differs from 1 at any depth, a tuple equals a list."""
+    if isinstance(value, bool) or isinstance(operand, bool):
+        return value is operand
+    if isinstance(value, list | tuple) and isinstance(operand, list | tuple):
+        return len(value) == len(operand) and all(map(_same, value, operand))
+    if isinstance(value, Mapping) and isinstance(operand, Mapping):
+        return value.keys() == operand.keys() and all(_same(value[k], operand[k]) for k in value)
+    return bool(value == operand)
+
+
+def _all(tests: Sequence[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+
+
+def _any(tests: Sequence[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    return lambda value: any(test(value) for test in tests)
+
+
+def _negate(test: FieldTest) -> FieldTest:
+    return lambda value: not test(value)
+
+
+def _is_operator(key: object) -> bool:
+    return isinstance(key, str) and key.startswith("$")
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise FilterError(
+            f'A filter expects a mapping such as {{"lang": "en"}}, got {_short(value)}.'
+        )
+    return value
+
+
+def _sequence(name: str, value: Any, *, filled: bool = False) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or (filled and not value):
+        wanted = "a non-empty list of filters" if filled else "a list of values"
+        raise FilterError(f"{name} expects {wanted}, got {_short(value)}.")
+    return value
+
+
+def _unknown(name: Any, known: Sequence[str]) -> FilterError:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return FilterError(f"A filter knows {' '.join(known)} here, got {name!r}.{hint}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,115 @@
+"""Late interaction over a growing pack of token vectors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3_retrievers import scoring
+from m3_retrievers.errors import InputError
+from m3_retrievers.index.dense import GrowingRows
+from m3_retrievers.packed import MultiVectors, offsets_of
+
+ColbertDtype: TypeAlias = Literal["float16", "float32"]
+COLBERT_DTYPES: tuple[ColbertDtype, ...] = ("float16", "float32")
+
+# Values scored at once: 2^20 widened to float32 are 4 MiB and stay in cache. 200 documents of
+# 31,000 × 1024 float16 take 42 ms on one core and 30 on two; all in one block 120 and 77.
+# 2^19 and 2^21 are within 10 %.
+_VALUES_AT_ONCE = 1 << 20
+
+
+class MultiVectorIndex:
+    """One matrix of token vectors a row, packed, rows numbered in order of appending.
+
+    dtype: "float16" halves the memory; it moves a score by less than 1e-3.
+
+    A row's score depends on the rows asked for, not on where they lie.
+
+    >>> index = MultiVectorIndex(dtype="float32")
+    >>> index.append(MultiVectors.from_rows([np.eye(2, dtype=np.float32)]))
+    >>> query = MultiVectors.from_rows([np.array([[0, 1], [-1, 0]], np.float32)])
+    >>> index.score(query, np.array([0])).tolist()
+    [0.5]
+    """
+
+    def __init__(
+        self, vectors: MultiVectors | None = None, *, dtype: ColbertDtype = "float16"
+    ) -> None:
+        """Start with the vectors of n rows, if any; the first rows fix the width."""
+        if dtype not in COLBERT_DTYPES:
+            raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {dtype!r}.")
+        self.dtype = dtype
+        self._vectors: GrowingRows | None = None
+        self._ends = GrowingRows(np.zeros(1, np.int64))
+        if vectors is not None:
+            self._vectors = GrowingRows(vectors.astype(dtype).vectors)
+            self._ends = GrowingRows(vectors.offsets)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def packed(self) -> MultiVectors:
+        """The token vectors of all rows, a view."""
+        vectors = np.empty((0, 0), self.dtype) if self._vectors is None else self._vectors.rows
+        return MultiVectors(vectors, self._ends.rows)
+
+    def append(self, vectors: MultiVectors) -> None:
+        """Add the vectors of m rows behind the others; raises InputError for another width."""
+        if self._vectors is None:
+            self._vectors = GrowingRows(np.empty((0, vectors.dimension), self.dtype))
+        self._check_width(vectors.dimension)
+        first = len(self._vectors)
+        self._vectors.append(vectors.vectors)
+        self._ends.append(first + vectors.offsets[1:])
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
+        """Return the token vectors of the given rows (r,), copied where they do not adjoin."""
+        return _gather(self.packed, rows)
+
+    def score(self, query: MultiVectors, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return (r,) MaxSim of a query, one text, with the given rows (r,)."""
+        scores = np.zeros(len(rows), np.float32)
+        if not len(rows):
+            return scores
+        self._check_width(query.dimension)
+        packed = self.packed
+        lengths = packed.offsets[rows + 1] - packed.offsets[rows]
+        for first, last in _runs(lengths * query.dimension):
+            documents = _gather(packed, rows[first:last])
+            scores[first:last] = scoring.maxsim(query, documents)[0]
+        return scores
+
+    def _check_width(self, width: int) -> None:
+        held = width if self._vectors is None else self._vectors.rows.shape[1]
+        if width != held:
+            raise InputError(
+                f"This index holds ColBERT vectors of width {held}, got {width}. "
+                "Encode with the model it was built with."
+            )
+
+
+def _gather(packed: MultiVectors, rows: NDArray[np.integer[Any]]) -> MultiVectors:
+    """Return some texts of a pack: a view where they adjoin, otherwise copied by slices."""
+    starts, ends = packed.offsets[rows], packed.offsets[rows + 1]
+    offsets = offsets_of(ends - starts)
+    if not len(rows):
+        return MultiVectors(packed.vectors[:0], offsets)
+    if np.all(np.diff(rows) == 1):
+        return MultiVectors(packed.vectors[starts[0] : ends[-1]], offsets)
+    slices = [packed.vectors[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return MultiVectors(np.concatenate(slices), offsets)
+
+
+def _runs(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cut texts of the given sizes into runs that are scored at once."""
+    ends, runs, first = np.cumsum(sizes), [], 0
+    while first < len(sizes):
+        done = ends[first - 1] if first else 0
+        last = int(np.searchsorted(ends, done + _VALUES_AT_ONCE, side="right"))
+        runs.append((first, max(last, first + 1)))
+        first = runs[-1][1]
+    return runs

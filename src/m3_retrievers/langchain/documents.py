@@ -1,0 +1,103 @@
+"""LangChain's documents from and to what the core speaks; every document made here is a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.documents import Document
+
+from m3_retrievers.errors import InputError
+from m3_retrievers.index.base import Index
+from m3_retrievers.representations import Hit, Mode, Ranking, Record
+from m3_retrievers.retriever import HybridRetriever
+
+
+def documents_of(
+    texts: Iterable[str],
+    metadatas: Sequence[Mapping[str, Any]] | None = None,
+    ids: Sequence[str | None] | None = None,
+) -> list[Document]:
+    """Return a document a text; raises InputError unless metadatas and ids match in number."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for name, given in (("metadatas", metadatas), ("ids", ids)):
+        if given is not None and len(given) != len(texts):
+            raise InputError(
+                f"{name} expects one entry a text, got {len(given)} for {len(texts)} texts."
+            )
+    return [
+        Document(page_content=text, metadata=dict(metadata), id=id)
+        for text, metadata, id in zip(
+            texts, metadatas or [{}] * len(texts), ids or [None] * len(texts), strict=True
+        )
+    ]
+
+
+def records_of(
+    documents: Iterable[Document], ids: Sequence[str | None] | None = None
+) -> list[Record]:
+    """Return a record a document, its id the given one, its own, or a new random one."""
+    documents = list(documents)
+    if ids is not None and len(ids) != len(documents):
+        raise InputError(
+            f"ids expects one entry a document, got {len(ids)} for {len(documents)} documents."
+        )
+    return [
+        Record(
+            id or document.id or str(uuid4()), document.page_content, deepcopy(document.metadata)
+        )
+        for document, id in zip(documents, ids or [None] * len(documents), strict=True)
+    ]
+
+
+def to_document(record: Record | Hit) -> Document:
+    """Return a document with the record's id, text and metadata."""
+    return Document(
+        id=record.id, page_content=record.text, metadata=deepcopy(dict(record.metadata))
+    )
+
+
+def scored(document: Document, scores: Mapping[str, float], **metadata: Any) -> Document:
+    """Return a copy with ``scores`` merged into ``metadata["scores"]``, and more metadata."""
+    merged = {**scores_of(document), **scores}
+    kept = deepcopy(document.metadata)
+    return document.model_copy(update={"metadata": {**kept, **metadata, "scores": merged}})
+
+
+def scores_of(document: Document) -> dict[str, float]:
+    """Return what ``metadata["scores"]`` holds, if it is a record of scores."""
+    known = document.metadata.get("scores")
+    return dict(known) if isinstance(known, Mapping) else {}
+
+
+def from_hit(hit: Hit) -> Document:
+    """Return a hit's document, its scores in ``metadata["scores"]``."""
+    return scored(to_document(hit), hit.scores)
+
+
+def from_ranking(index: Index, ranking: Ranking, mode: Mode) -> list[Document]:
+    """Return the documents of one leg's ranking, in its order, each with that leg's score."""
+    score_of = dict(zip(ranking.ids, ranking.scores, strict=True))
+    return [
+        scored(to_document(record), {mode: float(score_of[record.id])})
+        for record in index.get(ranking.ids)
+    ]
+
+
+def store(
+    hybrid: HybridRetriever,
+    records: Sequence[Record],
+    *,
+    batch_size: int = 256,
+    show_progress: bool = False,
+) -> list[str]:
+    """Upsert records; returns their ids."""
+    return hybrid.upsert(
+        [record.text for record in records],
+        ids=[record.id for record in records],
+        metadata=[record.metadata for record in records],
+        show_progress=show_progress,
+        chunk_size=batch_size,
+    )

@@ -1,0 +1,214 @@
+"""M3VectorStore: a HybridRetriever as a LangChain vector store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import InputError
+from m3_retrievers.index.base import Filter
+from m3_retrievers.langchain.documents import (
+    documents_of,
+    from_hit,
+    records_of,
+    store,
+    to_document,
+)
+from m3_retrievers.langchain.embeddings import M3Embeddings
+from m3_retrievers.representations import Query, Record, Representations
+from m3_retrievers.retriever import HybridRetriever
+
+
+class M3VectorStore(VectorStore):
+    """An updatable store whose similarity search is the whole hybrid retrieval.
+
+    hybrid: ``HybridRetriever(encoder)`` for an empty store, or one that is filled. Searches
+    take ``k`` and a metadata ``filter``. The async methods run in a thread.
+
+    Documents come back as they were stored. For ``metadata["scores"]`` ask for scores, or
+    retrieve with ``M3EnsembleRetriever(hybrid=store.hybrid)``.
+    """
+
+    def __init__(self, hybrid: HybridRetriever) -> None:
+        self.hybrid = hybrid
+
+    @property
+    def embeddings(self) -> M3Embeddings:
+        """The dense embeddings of the store's model."""
+        return M3Embeddings(self.hybrid.encoder)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings | M3Encoder,
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> M3VectorStore:
+        """Return a store of the texts. embedding: M3Embeddings, or the encoder itself.
+
+        For legs, recall, fusion or weights, make the HybridRetriever first and add to it.
+        """
+        _no_others(kwargs)
+        encoder = embedding.encoder if isinstance(embedding, M3Embeddings) else embedding
+        if not isinstance(encoder, M3Encoder):
+            raise InputError(
+                f"embedding expects M3Embeddings or an M3Encoder, got {embedding!r:.80}. The store "
+                "needs term weights and token vectors, which other embeddings do not give."
+            )
+        made = cls(HybridRetriever(encoder))
+        made.add_documents(documents_of(texts, metadatas, ids))
+        return made
+
+    def add_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int = 256,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store documents, replacing those whose id is known; returns their ids.
+
+        ids: None takes the documents' own; a document without any gets a new one. Each batch
+        is stored before the next is encoded. Raises DuplicateIdError for an id given twice.
+        """
+        _no_others(kwargs)
+        records = records_of(documents, ids)
+        return store(self.hybrid, records, batch_size=batch_size, show_progress=show_progress)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store texts; see ``add_documents``."""
+        return self.add_documents(documents_of(texts, metadatas, ids), **kwargs)
+
+    def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
+        """Remove documents, passing over unknown ids; returns True.
+
+        Raises InputError without ids: nothing is emptied by an argument that was forgotten.
+        """
+        _no_others(kwargs)
+        if ids is None:
+            raise InputError("delete expects a list of ids, got None. Name what is to go.")
+        self.hybrid.delete(ids)
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return documents in the order asked for, passing over unknown ids."""
+        return [to_document(record) for record in self.hybrid.get(ids)]
+
+    def similarity_search(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the k best documents by hybrid score, as they were stored."""
+        _no_others(kwargs)
+        return [to_document(hit) for hit in self.hybrid.search(query, k=k, filter=filter)]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the k best documents, each mode's score in the metadata, and the hybrid score."""
+        _no_others(kwargs)
+        hits = self.hybrid.search(query, k=k, filter=filter)
+        return [(from_hit(hit), hit.score) for hit in hits]
+
+    def similarity_search_by_vector(
+        self, embedding: Sequence[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the k best documents by inner product with a dense vector (h,)."""
+        _no_others(kwargs)
+        return [to_document(record) for record in self._nearest(embedding, k, filter)]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return k of the ``fetch_k`` best hybrid hits, near the query and unlike each other.
+
+        Nearness is the dense one. lambda_mult: 1 for relevance alone, 0 for diversity alone.
+        """
+        _no_others(kwargs)
+        hits = self.hybrid.search(query, k=fetch_k, filter=filter)
+        vector = self.embeddings.embed_query(query)
+        return self._diverse(
+            vector, [Record(h.id, h.text, h.metadata) for h in hits], k, lambda_mult
+        )
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: Sequence[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Return k of the ``fetch_k`` nearest to a dense vector (h,), unlike each other."""
+        _no_others(kwargs)
+        return self._diverse(embedding, self._nearest(embedding, fetch_k, filter), k, lambda_mult)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the store to a folder; see ``HybridRetriever.save``."""
+        self.hybrid.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder: M3Encoder) -> M3VectorStore:
+        """Return the store saved in a folder; see ``HybridRetriever.load``."""
+        return cls(HybridRetriever.load(folder, encoder))
+
+    def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
+        query = Query("", Representations(dense=np.array([embedding], np.float32)))
+        return self.hybrid.get(self.hybrid.index.recall(query, "dense", k=k, filter=filter).ids)
+
+    def _diverse(
+        self, embedding: Sequence[float], records: list[Record], k: int, lambda_mult: float
+    ) -> list[Document]:
+        vectors = self.embeddings.embed_documents([record.text for record in records])
+        query = np.array(embedding, np.float32)
+        chosen = maximal_marginal_relevance(query, vectors, lambda_mult=lambda_mult, k=k)
+        return [to_document(records[at]) for at in chosen]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        """Divide by the sum of the weights that count, as FlagEmbedding does; cut to 0..1."""
+        hybrid, weights = self.hybrid, self.hybrid.weights
+        if hybrid.fusion is not None:
+            raise InputError(
+                "A relevance score expects a hybrid score, got one that orders by fusion, which "
+                "only says who comes first. Use a HybridRetriever without fusion."
+            )
+        lexical = weights.sparse if set(hybrid.legs) != {"dense"} else 0.0
+        colbert = weights.colbert if "colbert" in hybrid.encoder.outputs else 0.0
+        total = weights.dense + lexical + colbert
+        return lambda score: min(1.0, max(0.0, score / total))
+
+
+def _no_others(options: Mapping[str, Any]) -> None:
+    """Refuse what the base class's ``**kwargs`` lets through: an ignored option misleads."""
+    if options:
+        raise InputError(
+            f"M3VectorStore got options it does not know: {sorted(options)}. Leave them out."
+        )

@@ -1,0 +1,76 @@
+import threading
+from collections.abc import Sequence
+
+import pytest
+from m3_retrievers.encoder.coalesce import Coalesced
+from m3_retrievers.errors import TextTooLongError
+
+
+class Slow:
+    """Squares numbers; the first call waits until the others have queued up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        first = not self.batches
+        self.batches.append(list(items))
+        if first:
+            self.entered.set()
+            assert self.go_on.wait(10)
+        if -1 in items:
+            raise TextTooLongError("minus one")
+        return [item * item for item in items]
+
+
+def run_together(slow: Slow, items: Sequence[int]) -> list[int | Exception]:
+    shared = Coalesced(slow)
+    results: dict[int, int | Exception] = {}
+
+    def call(place: int, item: int) -> None:
+        try:
+            results[place] = shared(item)
+        except TextTooLongError as error:
+            results[place] = error
+
+    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(items)]
+    threads[0].start()
+    assert slow.entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(shared._queue) < len(items) - 1:
+        threading.Event().wait(0.001)
+    slow.go_on.set()
+    for thread in threads:
+        thread.join(10)
+    return [results[place] for place in range(len(items))]
+
+
+def test_a_lone_call_runs_alone():
+    slow = Slow()
+    slow.go_on.set()
+    assert Coalesced(slow)(3) == 9
+    assert slow.batches == [[3]]
+
+
+def test_calls_that_wait_share_the_next_batch_and_each_gets_its_own_result():
+    slow = Slow()
+    assert run_together(slow, [1, 2, 3, 4]) == [1, 4, 9, 16]
+    assert slow.batches[0] == [1]
+    assert sum(len(batch) for batch in slow.batches) == 4
+    assert len(slow.batches) == 2
+
+
+def test_an_error_reaches_only_the_caller_it_belongs_to():
+    results = run_together(Slow(), [1, 2, -1, 4])
+    assert [results[0], results[1], results[3]] == [1, 4, 16]
+    assert isinstance(results[2], TextTooLongError)
+
+
+def test_an_error_of_a_lone_call_surfaces():
+    slow = Slow()
+    slow.go_on.set()
+    with pytest.raises(TextTooLongError):
+        Coalesced(slow)(-1)
