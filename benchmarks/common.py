@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__import__("os").environ.get("BR", str(Path(__file__).parent / "results")))
+RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
     "m3-retrievers",
     "torch",
@@ -114,8 +114,8 @@ def spread(values: list[int]) -> dict[str, float]:
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"{name}.json"
+def write_result(target: Path, result: dict[str, Any]) -> None:
+    """Write the raw numbers behind a table of README.md."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {target}")

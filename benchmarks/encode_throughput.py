@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import machine, spread, standard_library_texts, timed, write_result
+from common import RESULTS, machine, spread, standard_library_texts, timed, write_result
 from full_size import write_full_size_m3
 
 from m3_retrievers import M3Encoder
@@ -45,9 +45,7 @@ def main() -> None:
         return ours.encode_documents(texts)
 
     def run_theirs() -> Any:
-        return theirs.encode(
-            texts, return_dense=True, return_sparse=True, return_colbert_vecs=True
-        )
+        return theirs.encode(texts, return_dense=True, return_sparse=True, return_colbert_vecs=True)
 
     warm_up = texts[:16]
     ours.encode_documents(warm_up)
@@ -105,7 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--result", default="encode_throughput")
+    parser.add_argument("--result", type=Path, default=RESULTS / "encode_throughput.json")
     return parser.parse_args()
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from checkpoints import Shape, write_m3  # noqa: E402
-from common import standard_library_texts  # noqa: E402
-from tokenizer_files import write_xlm_roberta_tokenizer  # noqa: E402
+from common import standard_library_texts
+
+from checkpoints import Shape, write_m3
+from tokenizer_files import write_xlm_roberta_tokenizer
 
 VOCABULARY = 250_002
 SHAPE = Shape(hidden=1024, layers=24, attention_heads=16, feed_forward=4096)

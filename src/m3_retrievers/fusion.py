@@ -110,6 +110,10 @@ class ReciprocalRankFusion:
         weights = _by_leg(self.weights, rankings)
         return rrf(list(rankings.values()), k=self.k, weights=weights)
 
+    def state(self) -> dict[str, Any]:
+        """Return a JSON record for ``fusion_from_state``."""
+        return {"kind": "rrf", "k": self.k, "weights": self.weights and dict(self.weights)}
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedSum:
@@ -125,6 +129,26 @@ class WeightedSum:
     def __call__(self, rankings: Mapping[str, Ranking]) -> Ranking:
         weights = _by_leg(self.weights, rankings)
         return weighted_sum(list(rankings.values()), weights=weights, normalize=self.normalize)
+
+    def state(self) -> dict[str, Any]:
+        """Return a JSON record for ``fusion_from_state``."""
+        weights = self.weights and dict(self.weights)
+        return {"kind": "weighted_sum", "normalize": self.normalize, "weights": weights}
+
+
+def fusion_from_state(state: Mapping[str, Any]) -> ReciprocalRankFusion | WeightedSum:
+    """Return the fusion a ``state()`` record describes.
+
+    >>> fusion_from_state(ReciprocalRankFusion(k=10).state())
+    ReciprocalRankFusion(k=10, weights=None)
+    """
+    kinds: dict[str, Any] = {"rrf": ReciprocalRankFusion, "weighted_sum": WeightedSum}
+    options = dict(state)
+    kind = options.pop("kind", None)
+    if kind not in kinds:
+        raise InputError(f"fusion expects a kind of {sorted(kinds)}, got {kind!r}.")
+    made: ReciprocalRankFusion | WeightedSum = kinds[kind](**options)
+    return made
 
 
 def _weigh(

@@ -289,11 +289,7 @@ class HybridRetriever:
         # the index keeps no vectors for this mode: make them again for the candidates
         texts = [record.text for record in self.index.get(ids)]
         documents = self.encoder.encode_documents(texts, outputs=(mode,))  # type: ignore[arg-type]
-        asked = query.representations
-        if mode == "colbert":
-            return scoring.maxsim(asked.require(mode), documents.require(mode))[0]
-        score = scoring.dense if mode == "dense" else scoring.lexical
-        return score(asked.require(mode), documents.require(mode))[0]
+        return scoring.by_mode(mode, query.representations, documents)[0]
 
     def _fused(self, fusion: Fusion, rankings: Mapping[str, Ranking], k: int) -> list[Hit]:
         fused = fusion(rankings)

@@ -144,6 +144,20 @@ def hybrid(
     return np.sum(list(shares.values()), axis=0, dtype=np.float64)
 
 
+def by_mode(mode: str, queries: Representations, documents: Representations) -> Floats:
+    """Return (q, d) scores of one mode, ``"dense"``, ``"sparse"`` or ``"colbert"``.
+
+    Raises MissingOutputError where either side lacks that output.
+    """
+    if mode == "dense":
+        return dense(queries.require("dense"), documents.require("dense"))
+    if mode == "sparse":
+        return lexical(queries.require("sparse"), documents.require("sparse"))
+    if mode == "colbert":
+        return maxsim(queries.require("colbert"), documents.require("colbert"))
+    raise InputError(f"mode expects 'dense', 'sparse' or 'colbert', got {mode!r}.")
+
+
 def pair_scores(
     queries: Representations,
     documents: Representations,

@@ -34,7 +34,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module", params=LIMITS, ids=lambda limit: f"max_length_{limit}")
 def limit(request: pytest.FixtureRequest) -> int:
-    return request.param
+    return int(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def encoder(tiny_m3: Path, limit: int) -> M3Encoder:
 
 
 @pytest.fixture(scope="module")
-def encoded(encoder: M3Encoder) -> Representations:
+def encoded(encoder: M3Encoder) -> Any:
     return _cut(encoder.encode_documents, TEXTS)
 
 
@@ -55,7 +55,7 @@ def test_the_checkpoint_is_the_recorded_one(tiny_m3: Path) -> None:
 
 
 def test_dense_vectors_are_equal(encoded: Representations, limit: int) -> None:
-    np.testing.assert_allclose(encoded.dense, ARRAYS[f"dense_{limit}"], atol=TOLERANCE, rtol=0)
+    _assert_close(encoded.dense, ARRAYS[f"dense_{limit}"])
 
 
 def test_lexical_weights_are_equal(encoded: Representations, limit: int) -> None:
@@ -70,7 +70,7 @@ def test_colbert_vectors_are_equal(encoded: Representations, limit: int) -> None
     assert colbert is not None
     assert colbert.lengths.tolist() == RECORDED["limits"][str(limit)]["colbert_lengths"]
     theirs = ARRAYS[f"colbert_{limit}"]
-    np.testing.assert_allclose(_recorded_rows(colbert), theirs, atol=TOLERANCE, rtol=0)
+    _assert_close(_recorded_rows(colbert), theirs)
 
 
 def test_queries_and_documents_are_read_alike(encoder: M3Encoder, encoded: Representations) -> None:
@@ -81,13 +81,13 @@ def test_queries_and_documents_are_read_alike(encoder: M3Encoder, encoded: Repre
 def test_the_five_pair_scores_are_equal(encoder: M3Encoder, limit: int, which: int) -> None:
     expected = RECORDED["limits"][str(limit)]["scores"][which]
     for name, mine in _five_lists(_score(encoder, expected["weights"])).items():
-        np.testing.assert_allclose(mine, expected["single"][name], atol=TOLERANCE, err_msg=name)
+        _assert_close(mine, expected["single"][name])
 
 
 def test_colbert_equals_the_per_pair_function(encoder: M3Encoder, limit: int) -> None:
     ours = _score(encoder, [1.0, 0.3, 1.0]).colbert
     theirs = RECORDED["limits"][str(limit)]["per_pair_colbert"]
-    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+    _assert_close(ours, theirs)
 
 
 def test_their_batched_colbert_differs_by_padding_alone(
@@ -104,7 +104,7 @@ def test_their_batched_colbert_differs_by_padding_alone(
         best = (colbert[q] @ colbert[d].T).max(axis=1)
         padded = len(colbert[d]) < longest
         explained.append(np.maximum(best, 0).mean() if padded else best.mean())
-    np.testing.assert_allclose(batched, explained, atol=TOLERANCE)
+    _assert_close(batched, explained)
     lifted = batched - np.array(recorded["single"]["colbert"]) > 1e-3
     assert lifted.any(), "no recorded pair shows the difference any more"
 
@@ -112,13 +112,13 @@ def test_their_batched_colbert_differs_by_padding_alone(
 def test_truncated_dimensions_are_normalised_after_the_cut(tiny_m3: Path) -> None:
     encoder = _encoder(tiny_m3, 32, truncate_dim=16)
     dense = _cut(encoder.encode_documents, TEXTS).dense
-    np.testing.assert_allclose(dense, ARRAYS["dense_cut_to_16"], atol=TOLERANCE)
+    _assert_close(dense, ARRAYS["dense_cut_to_16"])
 
 
 def test_mean_pooling_leaves_padding_out(tiny_m3: Path) -> None:
     encoder = _encoder(tiny_m3, 32, pooling="mean")
     dense = _cut(encoder.encode_documents, TEXTS).dense
-    np.testing.assert_allclose(dense, ARRAYS["dense_mean_pooling"], atol=TOLERANCE)
+    _assert_close(dense, ARRAYS["dense_mean_pooling"])
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_mean_pooling_leaves_padding_out(tiny_m3: Path) -> None:
 def test_every_file_format_holds_the_same_model(tmp_path: Path, formats: dict[str, Any]) -> None:
     encoder = _encoder(write_tiny_m3(tmp_path, **formats), 32)
     encoded = _cut(encoder.encode_documents, TEXTS)
-    np.testing.assert_allclose(encoded.dense, ARRAYS["dense_32"], atol=TOLERANCE)
+    _assert_close(encoded.dense, ARRAYS["dense_32"])
     assert encoded.colbert is not None
     rows = _recorded_rows(encoded.colbert)
-    np.testing.assert_allclose(rows, ARRAYS["colbert_32"], atol=TOLERANCE)
+    _assert_close(rows, ARRAYS["colbert_32"])
     expected = RECORDED["limits"]["32"]["lexical_weights"]
     for mine, theirs in zip(encoded.to_flag_embedding(), expected, strict=True):
         assert mine == pytest.approx(theirs, abs=TOLERANCE, rel=0)
@@ -182,11 +182,11 @@ def test_output_selection_changes_nothing(
 
 
 def _encoder(folder: Path, limit: int, **options: Any) -> M3Encoder:
-    limits = {"query_max_length": limit, "document_max_length": limit}
+    limits: Any = {"query_max_length": limit, "document_max_length": limit}
     return M3Encoder.from_pretrained(folder, device="cpu", dtype="float32", **limits, **options)
 
 
-def _cut(encode: Any, texts: list[str] | str, **options: Any) -> Any:
+def _cut(encode: Any, texts: Any, **options: Any) -> Any:
     """Call an encode method; that it cuts some of the texts is meant here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
@@ -204,7 +204,7 @@ def _recorded_rows(colbert: MultiVectors) -> np.ndarray:
     )
 
 
-def _score(encoder: M3Encoder, weights: list[float]) -> Scores:
+def _score(encoder: M3Encoder, weights: list[float]) -> Any:
     pairs = [(TEXTS[q], TEXTS[d]) for q, d in PAIRS]
     return _cut(encoder.score_pairs, pairs, weights=HybridWeights(*weights))
 
@@ -219,14 +219,18 @@ def _five_lists(scores: Scores) -> dict[str, Any]:
     }
 
 
+def _assert_close(ours: Any, expected: Any) -> None:
+    np.testing.assert_allclose(ours, expected, atol=TOLERANCE, rtol=0)
+
+
 def _assert_same(ours: Representations, expected: Representations) -> None:
     assert ours.outputs == expected.outputs
     if ours.dense is not None:
-        np.testing.assert_allclose(ours.dense, expected.dense, atol=TOLERANCE)
+        _assert_close(ours.dense, expected.dense)
     if ours.sparse is not None and expected.sparse is not None:
         assert ours.sparse.shape == expected.sparse.shape
         assert abs(ours.sparse - expected.sparse).max() <= TOLERANCE
         assert ours.sparse.nnz == expected.sparse.nnz
     if isinstance(ours.colbert, MultiVectors) and expected.colbert is not None:
         assert ours.colbert.offsets.tolist() == expected.colbert.offsets.tolist()
-        np.testing.assert_allclose(ours.colbert.vectors, expected.colbert.vectors, atol=TOLERANCE)
+        _assert_close(ours.colbert.vectors, expected.colbert.vectors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from scipy import sparse as sp
 
@@ -111,7 +111,16 @@ class Index(Protocol):
         ...
 
 
-class SavableIndex(Index, Protocol):
+@runtime_checkable
+class SavableIndex(Protocol):
     """An index that lives in this process and is written to a folder."""
 
-    def save(self, folder: str | Path, *, model: Mapping[str, Any] | None = None) -> None: ...
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        model: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write it; ``model`` and ``extra`` are JSON that a load gives back."""
+        ...

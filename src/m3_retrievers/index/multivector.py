@@ -11,6 +11,7 @@ from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.dense import GrowingRows
 from m3_retrievers.packed import MultiVectors, offsets_of
+from m3_retrievers.ranking import top_k
 
 ColbertDtype: TypeAlias = Literal["float16", "float32"]
 COLBERT_DTYPES: tuple[ColbertDtype, ...] = ("float16", "float32")
@@ -82,6 +83,18 @@ class MultiVectorIndex:
             documents = _gather(packed, rows[first:last])
             scores[first:last] = scoring.maxsim(query, documents)[0]
         return scores
+
+    def search(
+        self, query: MultiVectors, *, k: int | None, admitted: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the k best rows by MaxSim and their scores; it reads every admitted row.
+
+        k: None for all. admitted: mask (n,) of the rows that may be found.
+        """
+        rows = np.arange(len(self)) if admitted is None else np.flatnonzero(admitted)
+        scores = self.score(query, rows)
+        best = top_k(scores, k)
+        return rows[best], scores[best]
 
     def _check_width(self, width: int) -> None:
         held = width if self._vectors is None else self._vectors.rows.shape[1]

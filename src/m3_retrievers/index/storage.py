@@ -3,9 +3,10 @@
 ::
 
     my-index/
-      manifest.json             format, generation, model, settings; size and SHA-256 of each file
+      manifest.json             format, generation, model; size and SHA-256 of each file
       generation-000003/
         documents.jsonl         id, text, metadata: one JSON array a line
+        settings.json           how the index was made
         dense.safetensors …     the arrays
 
 A save writes a whole new generation, syncs it to the disk, and then renames a new manifest
@@ -40,8 +41,9 @@ VERSION = 1
 _MANIFEST = "manifest.json"
 _DRAFT = "manifest.json.new"
 _DOCUMENTS = "documents.jsonl"
+_SETTINGS = "settings.json"
 _GENERATION = re.compile(r"generation-(\d{6,})")
-_FILE = re.compile(r"documents\.jsonl|[a-z0-9_]+\.safetensors")
+_FILE = re.compile(r"documents\.jsonl|settings\.json|[a-z0-9_]+\.safetensors")
 
 # Two saves in one process take turns, and a load does not see a generation disappear.
 _LOCK = threading.Lock()
@@ -79,7 +81,9 @@ def write_generation(
         number = max(_generations(folder), default=0) + 1
         home = folder / f"generation-{number:06d}"
         home.mkdir()
-        _write_documents(home / _DOCUMENTS, documents)
+        rows = ([record.id, record.text, dict(record.metadata)] for record in documents)
+        _write_json(home / _DOCUMENTS, rows)
+        _write_json(home / _SETTINGS, [dict(settings)])
         for name, parts in _by_file(arrays).items():
             save_file(parts, home / f"{name}.safetensors")
             _sync(home / f"{name}.safetensors")
@@ -89,13 +93,12 @@ def write_generation(
             "version": VERSION,
             "generation": number,
             "model": None if model is None else dict(model),
-            "settings": dict(settings),
             "files": {path.name: _fingerprint(path) for path in sorted(home.iterdir())},
         }
         (folder / _DRAFT).write_bytes(_rendered(manifest))
         _sync(folder / _DRAFT)
         _sync(folder)
-        os.replace(folder / _DRAFT, folder / _MANIFEST)
+        (folder / _DRAFT).replace(folder / _MANIFEST)
         _sync(folder)
         _remove_previous(folder, previous)
 
@@ -123,11 +126,12 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
             _check_file(home / name, expected)
         arrays: dict[str, NDArray[Any]] = {}
         for name in manifest["files"]:
-            if name != _DOCUMENTS:
+            if name.endswith(".safetensors"):
                 for part, array in load_file(home / name).items():
                     arrays[f"{name.removesuffix('.safetensors')}.{part}"] = array
-        records = list(_read_documents(home / _DOCUMENTS))
-    return Saved(arrays, records, manifest["settings"], manifest["model"])
+        records = [Record(*row) for row in _read_json(home / _DOCUMENTS)]
+        (settings,) = _read_json(home / _SETTINGS)
+    return Saved(arrays, records, settings, manifest["model"])
 
 
 # The manifest
@@ -153,10 +157,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(content)
         manifest.pop("sha256")
-        intact = _rendered(manifest) == content
+        intact = _rendered(manifest) == content and manifest["format"] == FORMAT
     except (ValueError, AttributeError, KeyError, TypeError):
         intact = False
-    if not intact or manifest.get("format") != FORMAT:
+    if not intact:
         raise IndexCorruptError(
             f"{str(path)!r} is torn, was changed, or is no manifest of m3-retrievers. "
             "Restore it from a backup, or index the documents again into another folder."
@@ -192,7 +196,9 @@ def _claim(folder: Path) -> dict[str, Any] | None:
         raise SavedIndexError(
             f"Saving expects a folder, got the file {str(folder)!r}. Choose another path."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        _sync(folder.parent)
     manifest = _read_manifest(folder)
     if manifest is not None:
         return manifest
@@ -251,21 +257,21 @@ def _by_file(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[
     return files
 
 
-def _write_documents(path: Path, documents: Iterable[Record]) -> None:
+def _write_json(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON value a line."""
     # surrogatepass, and no \u escapes: lone surrogates come back one by one, where two
     # neighbouring escapes would come back as one character
     with path.open("wb") as file:
-        for record in documents:
-            line = json.dumps([record.id, record.text, dict(record.metadata)], ensure_ascii=False)
+        for value in values:
+            line = json.dumps(value, ensure_ascii=False)
             file.write(line.encode("utf-8", "surrogatepass") + b"\n")
     _sync(path)
 
 
-def _read_documents(path: Path) -> Iterator[Record]:
+def _read_json(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         for line in file:
-            id, text, metadata = json.loads(line.decode("utf-8", "surrogatepass"))
-            yield Record(id, text, metadata)
+            yield json.loads(line.decode("utf-8", "surrogatepass"))
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""How long a question takes, beside llama-index-indices-managed-bge-m3.
+
+Both answer from the same documents, the same checkpoint in float32 and the same hybrid
+weights; they take turns question by question, each question asked once of each. Ours is
+``HybridRetriever`` as it comes: 100 candidates a leg, ColBERT vectors in float16. Theirs
+scores every document, as it always does.
+
+The documents are encoded once, by us; their index gets the vectors in the very form its own
+``_build_index_from_nodes`` keeps them in (encoding twice would take as long again and change
+nothing: encode_throughput.py checks that both libraries compute the same vectors). Documents
+are cut to 128 tokens to keep that step to some minutes; longer ones cost the side that scores
+them all more.
+
+A second pass compares answers: with ``Recall.everything()`` and float32 vectors ours has to
+give their hits, in their order, with scores within 1e-5 (theirs are divided by the sum of the
+weights)::
+
+    python benchmarks/query_latency.py --model FOLDER --documents 2000 --queries 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import (
+    RESULTS,
+    machine,
+    spread,
+    standard_library_questions,
+    standard_library_texts,
+    timed,
+    write_result,
+)
+from full_size import write_full_size_m3
+
+from m3_retrievers import HybridRetriever, HybridWeights, LocalIndex, M3Encoder, Recall
+from m3_retrievers.errors import TruncationWarning
+from m3_retrievers.representations import Record, Representations
+
+WEIGHTS = HybridWeights()
+K = 10
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore", TruncationWarning)  # documents are cut to 128 tokens here
+    folder = write_full_size_m3(options.model)
+    about = machine(threads=torch.get_num_threads())
+    encoder = M3Encoder.from_pretrained(
+        folder, device="cpu", dtype="float32", document_max_length=128
+    )
+    texts = standard_library_texts(options.documents)
+    # the model is loaded before the clock starts
+    lengths = [min(128, len(ids)) for ids in encoder.tokenizer(texts).input_ids]
+    seconds, encoded = timed(lambda: encoder.encode_documents(texts, show_progress=True))
+    records = [Record(str(row), text) for row, text in enumerate(texts)]
+    peer = _peer(folder, records, encoded)
+    ours = HybridRetriever(encoder, _index(records, encoded), weights=WEIGHTS)
+    exact = HybridRetriever(
+        encoder,
+        _index(records, encoded, colbert_dtype="float32"),
+        weights=WEIGHTS,
+        recall=Recall.everything(),
+    )
+    warm_up, questions = _split(standard_library_questions(options.queries + 3), 3)
+    for question in warm_up:
+        ours.search(question, k=K)
+        peer.retrieve(question)
+
+    times, agreement = [], []
+    for number, question in enumerate(questions):
+        # the order alternates, so that whoever finds warm caches changes
+        if number % 2 == 0:
+            our_time, _ = timed(lambda q=question: ours.search(q, k=K))
+            their_time, theirs = timed(lambda q=question: peer.retrieve(q))
+        else:
+            their_time, theirs = timed(lambda q=question: peer.retrieve(q))
+            our_time, _ = timed(lambda q=question: ours.search(q, k=K))
+        times.append({"ours_s": our_time, "peer_s": their_time})
+        agreement.append(_compare(exact.search(question, k=K), theirs))
+    scan, _ = timed(lambda: [exact.search(question, k=K) for question in questions[:10]])
+    ratios = [one["peer_s"] / one["ours_s"] for one in times]
+    result = {
+        "machine": about,
+        "documents": len(texts),
+        "tokens_a_document": spread(lengths),
+        "tokens_a_query": spread([len(ids) for ids in encoder.tokenizer(questions).input_ids]),
+        "seconds_to_encode_documents": seconds,
+        "queries": times,
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+        "smallest_ratio": min(ratios),
+        "ours_median_s": statistics.median(one["ours_s"] for one in times),
+        "peer_median_s": statistics.median(one["peer_s"] for one in times),
+        "ours_full_scan_float32_s": scan / len(questions[:10]),
+        "full_scan_same_hits_in_order": sum(one["same_order"] for one in agreement),
+        "full_scan_largest_score_difference": max(one["difference"] for one in agreement),
+        "full_scan_answers": agreement,
+    }
+    print(
+        f"median ratio {result['median_ratio']:.1f}, smallest {result['smallest_ratio']:.1f}; "
+        f"ours {result['ours_median_s'] * 1e3:.0f} ms, "
+        f"peer {result['peer_median_s'] * 1e3:.0f} ms; "
+        f"full scan: same hits in order for {result['full_scan_same_hits_in_order']} of "
+        f"{len(questions)}, scores within {result['full_scan_largest_score_difference']:.1e}"
+    )
+    write_result(options.result, result)
+
+
+def _index(records: list[Record], encoded: Representations, **options: Any) -> LocalIndex:
+    index = LocalIndex(**options)
+    index.add(records, encoded)
+    return index
+
+
+def _peer(folder: Path, records: list[Record], encoded: Representations) -> Any:
+    """Return their retriever over our vectors, put together as its ``load_from_disk`` does it."""
+    from llama_index.core.data_structs.data_structs import IndexDict
+    from llama_index.core.schema import TextNode
+    from llama_index.core.storage.storage_context import StorageContext
+    from llama_index.indices.managed.bge_m3 import BGEM3Index
+
+    nodes = [TextNode(text=record.text, id_=record.id) for record in records]
+    struct = IndexDict()
+    for place, node in enumerate(nodes):
+        struct.add_node(node, text_id=str(place))
+    storage = StorageContext.from_defaults()
+    storage.docstore.add_documents(nodes)
+    index = BGEM3Index(
+        model_name=str(folder),
+        index_struct=struct,
+        storage_context=storage,
+        weights_for_different_modes=[WEIGHTS.dense, WEIGHTS.sparse, WEIGHTS.colbert],
+    )
+    index._docs_pos_to_node_id = {place: node.node_id for place, node in enumerate(nodes)}
+    assert encoded.colbert is not None
+    index._multi_embed_store = {
+        "dense_vecs": encoded.dense,
+        "lexical_weights": [
+            {term: np.float32(weight) for term, weight in row.items()}
+            for row in encoded.to_flag_embedding()
+        ],
+        "colbert_vecs": list(encoded.colbert),
+    }
+    return index.as_retriever(similarity_top_k=K)
+
+
+def _compare(ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
+    """Return whether the hits are the same, and how far scores of one document are apart."""
+    scores = {hit.id: hit.score / WEIGHTS.total for hit in ours}
+    peer = {found.node.node_id: float(found.score) for found in theirs}
+    shared = scores.keys() & peer.keys()
+    ranked = sorted(peer.values(), reverse=True)
+    return {
+        "same_order": list(scores) == list(peer),
+        "same_set": scores.keys() == peer.keys(),
+        "difference": max((abs(scores[id] - peer[id]) for id in shared), default=float("inf")),
+        "smallest_gap_between_their_hits": min(-np.diff(ranked)).item(),
+    }
+
+
+def _split(items: list[str], count: int) -> tuple[list[str], list[str]]:
+    return items[:count], items[count:]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint; written if absent")
+    parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--result", type=Path, default=RESULTS / "query_latency.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
