@@ -26,11 +26,12 @@ from ir_measures import Qrel, R, ScoredDoc, nDCG
 
 from m3_retrievers import BM25, HybridRetriever, LocalIndex, M3Encoder
 from m3_retrievers.lexical.tokenizers import WordTokenizer
-from m3_retrievers.representations import Query, Ranking
+from m3_retrievers.representations import Mode, Ranking
 
 MEASURES = [nDCG @ 10, R @ 100]
 DEPTH = 100
-RUNS = ("dense", "ColBERT", "BM25", "hybrid")
+MODES: dict[str, Mode] = {"dense": "dense", "ColBERT": "colbert", "BM25": "bm25"}
+RUNS = (*MODES, "hybrid")
 
 
 def main() -> None:
@@ -50,10 +51,10 @@ def main() -> None:
 
 def evaluate(encoder: M3Encoder, folder: Path) -> dict[str, Any]:
     """Return sizes, seconds and each run's measures."""
-    corpus = list(_lines(folder / "corpus.jsonl"))
-    judged = list(_qrels(folder / "qrels" / "test.tsv"))
+    corpus = list(read_lines(folder / "corpus.jsonl"))
+    judged = list(read_qrels(folder / "qrels" / "test.tsv"))
     wanted = {one.query_id for one in judged}
-    queries = [one for one in _lines(folder / "queries.jsonl") if one["_id"] in wanted]
+    queries = [one for one in read_lines(folder / "queries.jsonl") if one["_id"] in wanted]
     index = LocalIndex(
         modes=("dense", "colbert"), weighting=BM25(tokenizer=WordTokenizer(stop_words="en"))
     )
@@ -66,9 +67,8 @@ def evaluate(encoder: M3Encoder, folder: Path) -> dict[str, Any]:
     search_s = []
     for one in queries:
         query = retriever.prepare(one["text"])
-        for run, mode in (("dense", "dense"), ("BM25", "bm25")):
+        for run, mode in MODES.items():
             found[run] += _scored(one["_id"], index.recall(query, mode, k=DEPTH))
-        found["ColBERT"] += _scored(one["_id"], _all_by_maxsim(index, query))
         seconds, hits = timed(lambda q=one["text"]: retriever.search(q, k=DEPTH))
         found["hybrid"] += [ScoredDoc(one["_id"], hit.id, hit.score) for hit in hits]
         search_s.append(seconds)
@@ -95,12 +95,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _all_by_maxsim(index: LocalIndex, query: Query) -> Ranking:
-    scores = index.score(query, "colbert", index.ids)
-    best = (-scores).argsort(kind="stable")[:DEPTH]
-    return Ranking(tuple(index.ids[row] for row in best), scores[best])
-
-
 def _scored(query_id: str, ranking: Ranking) -> list[ScoredDoc]:
     pairs = zip(ranking.ids, ranking.scores.tolist(), strict=True)
     return [ScoredDoc(query_id, id, score) for id, score in pairs]
@@ -111,12 +105,12 @@ def _measure(judged: list[Qrel], scored: list[ScoredDoc]) -> dict[str, float]:
     return {str(measure): round(value, 4) for measure, value in values.items()}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
-def _qrels(path: Path) -> Iterator[Qrel]:
+def read_qrels(path: Path) -> Iterator[Qrel]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             yield Qrel(row["query-id"], row["corpus-id"], int(row["score"]))

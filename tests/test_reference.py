@@ -17,10 +17,11 @@ from scipy import sparse as sp
 from transformers import AutoModel
 
 import reference
-from m3_retrievers import fusion, scoring
+from m3_retrievers import HybridRetriever, LocalIndex, Recall, fusion, scoring
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.packed import MultiVectors
 from m3_retrievers.representations import HybridWeights, Ranking, Representations
+from sentences import SENTENCES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOLERANCE = 1e-5
@@ -247,6 +248,44 @@ def test_the_encoder_equals_the_loops_over_hidden_states(tiny_m3: Path, pooling:
         assert ours.to_dicts()[row] == pytest.approx(terms, abs=TOLERANCE)
         vectors = reference.token_vectors(states, mask, **colbert)
         np.testing.assert_allclose(ours.colbert[row], vectors, atol=TOLERANCE)
+
+
+# --- the retriever against the full scan ----------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.3, 1.0), (0.15, 0.5, 0.35), (0.2, 0.8, 0.0)])
+def test_recall_of_everything_equals_a_full_scan(
+    tiny_m3: Path, weights: tuple[float, float, float]
+) -> None:
+    encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", dtype="float32")
+    retriever = HybridRetriever(
+        encoder,
+        LocalIndex(colbert_dtype="float32"),
+        recall=Recall.everything(),
+        weights=HybridWeights(*weights),
+    )
+    ids = [f"text {n}" for n in range(len(SENTENCES))]
+    retriever.add(SENTENCES, ids=ids)
+    documents = dict(zip(ids, _texts(encoder.encode_documents(SENTENCES)), strict=True))
+    for query in ("the bridge was closed", "图书管理员", "Brücke page", ""):
+        (asked,) = _texts(encoder.encode_query(query))
+        expected = reference.full_scan(asked, documents, weights=weights, k=8)
+        hits = retriever.search(query, k=8)
+        assert [hit.id for hit in hits] == [id for id, _ in expected]
+        np.testing.assert_allclose(
+            [hit.score for hit in hits], [score for _, score in expected], atol=TOLERANCE
+        )
+
+
+def _texts(encoded: Representations) -> list[reference.Text]:
+    assert encoded.dense is not None
+    assert encoded.colbert is not None
+    return [
+        reference.Text(dense.tolist(), sparse, colbert.tolist())
+        for dense, sparse, colbert in zip(
+            encoded.dense, encoded.to_dicts(), encoded.colbert, strict=True
+        )
+    ]
 
 
 def _maxsim(queries: list[Any], documents: list[Any]) -> Array:

@@ -3,11 +3,13 @@
 Names load on first use, so that importing the package loads neither torch nor a framework.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_retrievers.lazy import contents
 
 if TYPE_CHECKING:
     from m3_retrievers.encoder.encoder import M3Encoder as M3Encoder
+    from m3_retrievers.encoder.heads import HeadSpec as HeadSpec
     from m3_retrievers.fusion import ReciprocalRankFusion as ReciprocalRankFusion
     from m3_retrievers.fusion import WeightedSum as WeightedSum
     from m3_retrievers.index.local import LocalIndex as LocalIndex
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BM25": "lexical.bm25",
+    "HeadSpec": "encoder.heads",
     "Hit": "representations",
     "HybridRetriever": "retriever",
     "HybridWeights": "representations",
@@ -36,6 +39,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "BM25",
+    "HeadSpec",
     "Hit",
     "HybridRetriever",
     "HybridWeights",
@@ -48,14 +52,4 @@ __all__ = [
     "WeightedSum",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # found once; the next look-up does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = contents(__name__, _HOMES)

@@ -197,7 +197,9 @@ class HybridRetriever:
         check_k(k)
         if self.fusion is not None:
             return self._fused(self.fusion, rankings, k)
-        candidates = list(dict.fromkeys(id for ranking in rankings.values() for id in ranking.ids))
+        union = dict.fromkeys(id for ranking in rankings.values() for id in ranking.ids)
+        # another thread may have deleted some since the recall
+        candidates = [id for id in union if id in self.index]
         if not candidates:
             return []
         scores = {mode: self._score(query, mode, candidates) for mode in self._modes}

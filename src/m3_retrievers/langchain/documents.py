@@ -1,4 +1,7 @@
-"""LangChain's documents from and to what the core speaks; every document made here is a copy."""
+"""LangChain's documents from and to what the core speaks.
+
+An index keeps and returns copies of metadata; documents that come from elsewhere are copied here.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ def documents_of(
     ids: Sequence[str | None] | None = None,
 ) -> list[Document]:
     """Return a document a text; raises InputError unless metadatas and ids match in number."""
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    if isinstance(texts, str):
+        raise InputError(f"texts expects a list of strings, got one: {texts!r:.60}. Wrap it.")
+    texts = list(texts)
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given is not None and len(given) != len(texts):
             raise InputError(
@@ -45,18 +50,33 @@ def records_of(
             f"ids expects one entry a document, got {len(ids)} for {len(documents)} documents."
         )
     return [
-        Record(
-            id or document.id or str(uuid4()), document.page_content, deepcopy(document.metadata)
-        )
+        Record(id or document.id or str(uuid4()), document.page_content, document.metadata)
         for document, id in zip(documents, ids or [None] * len(documents), strict=True)
     ]
 
 
 def to_document(record: Record | Hit) -> Document:
     """Return a document with the record's id, text and metadata."""
-    return Document(
-        id=record.id, page_content=record.text, metadata=deepcopy(dict(record.metadata))
-    )
+    return Document(id=record.id, page_content=record.text, metadata=dict(record.metadata))
+
+
+def from_hit(hit: Hit) -> Document:
+    """Return a hit's document, its scores in ``metadata["scores"]``."""
+    metadata = {**hit.metadata, "scores": dict(hit.scores)}
+    return Document(id=hit.id, page_content=hit.text, metadata=metadata)
+
+
+def from_ranking(index: Index, ranking: Ranking, mode: Mode) -> list[Document]:
+    """Return the documents of one leg's ranking, in its order, each with that leg's score."""
+    score_of = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
+    return [
+        Document(
+            id=record.id,
+            page_content=record.text,
+            metadata={**record.metadata, "scores": {mode: score_of[record.id]}},
+        )
+        for record in index.get(ranking.ids)
+    ]
 
 
 def scored(document: Document, scores: Mapping[str, float], **metadata: Any) -> Document:
@@ -70,20 +90,6 @@ def scores_of(document: Document) -> dict[str, float]:
     """Return what ``metadata["scores"]`` holds, if it is a record of scores."""
     known = document.metadata.get("scores")
     return dict(known) if isinstance(known, Mapping) else {}
-
-
-def from_hit(hit: Hit) -> Document:
-    """Return a hit's document, its scores in ``metadata["scores"]``."""
-    return scored(to_document(hit), hit.scores)
-
-
-def from_ranking(index: Index, ranking: Ranking, mode: Mode) -> list[Document]:
-    """Return the documents of one leg's ranking, in its order, each with that leg's score."""
-    score_of = dict(zip(ranking.ids, ranking.scores, strict=True))
-    return [
-        scored(to_document(record), {mode: float(score_of[record.id])})
-        for record in index.get(ranking.ids)
-    ]
 
 
 def store(

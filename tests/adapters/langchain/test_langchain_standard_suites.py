@@ -1,6 +1,5 @@
 """LangChain's own standard suites, with nothing overridden."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -128,17 +127,17 @@ class TestDocumentIndexAsRetriever(RetrieverOverSixDocuments, RetrieversIntegrat
 
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, encoder: M3Encoder) -> Iterator[VectorStore]:
-        yield M3VectorStore(HybridRetriever(encoder))
+    def vectorstore(self, encoder: M3Encoder) -> VectorStore:
+        return M3VectorStore(HybridRetriever(encoder))
 
 
 class TestDocumentIndex(DocumentIndexerTestSuite):
     @pytest.fixture
-    def index(self, encoder: M3Encoder) -> Iterator[DocumentIndex]:
-        yield M3DocumentIndex(hybrid=HybridRetriever(encoder))
+    def index(self, encoder: M3Encoder) -> DocumentIndex:
+        return M3DocumentIndex(hybrid=HybridRetriever(encoder))
 
 
 class TestDocumentIndexAsync(AsyncDocumentIndexTestSuite):
     @pytest.fixture
-    def index(self, encoder: M3Encoder) -> Iterator[DocumentIndex]:
-        yield M3DocumentIndex(hybrid=HybridRetriever(encoder))
+    def index(self, encoder: M3Encoder) -> DocumentIndex:
+        return M3DocumentIndex(hybrid=HybridRetriever(encoder))

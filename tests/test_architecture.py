@@ -1,0 +1,121 @@
+"""The house rules that a reader relies on, read from the code itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import m3_retrievers
+import pytest
+
+ROOT = Path(m3_retrievers.__file__).parent
+
+# A file may import only from rows above its own; rooms of one row never import each other.
+ROWS = [
+    ["errors"],
+    ["lazy", "packed"],
+    ["representations"],
+    ["scoring", "fusion", "ranking"],
+    ["encoder", "lexical", "index"],
+    ["retriever", "reranking", "documents"],
+    ["langchain", "llama_index", "doctor"],
+    ["cli"],
+]
+ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the dotted names a file imports, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_up_the_rows_and_never_sideways(path):
+    room = room_of(path)
+    for name in imports_of(path):
+        if not name.startswith("m3_retrievers."):
+            continue
+        other = name.split(".")[1]
+        if other == "__version__":
+            continue
+        assert other == room or ROW_OF[other] < ROW_OF[room], f"{path} imports {name}"
+
+
+MAY_LOAD = {
+    "langchain_core": {"langchain"},
+    "langchain_milvus": {"langchain"},
+    "langchain_qdrant": {"langchain"},
+    "llama_index": {"llama_index"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "rank_bm25": {"lexical"},
+    "transformers": {"encoder"},
+    "torch": {"scoring", "encoder", "doctor"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_package_is_loaded_only_where_it_belongs(path):
+    for name in imports_of(path):
+        rooms = MAY_LOAD.get(name.split(".")[0])
+        assert rooms is None or room_of(path) in rooms, f"{path} imports {name}"
+
+
+def test_the_table_of_contents_is_what_it_is():
+    assert m3_retrievers.__all__ == [
+        "BM25",
+        "HeadSpec",
+        "Hit",
+        "HybridRetriever",
+        "HybridWeights",
+        "LocalIndex",
+        "M3Encoder",
+        "Recall",
+        "ReciprocalRankFusion",
+        "Representations",
+        "Scores",
+        "WeightedSum",
+    ]
+    assert sorted(m3_retrievers._HOMES) == m3_retrievers.__all__
+    for name in m3_retrievers.__all__:
+        assert getattr(m3_retrievers, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        m3_retrievers.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["m3_retrievers", "m3_retrievers.langchain"])
+def test_importing_the_package_loads_neither_torch_nor_a_framework(module):
+    heavy = "{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_file_prints_or_catches_everything():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else "everything"
+                assert caught not in ("everything", "Exception", "BaseException"), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", path
+
+
+def test_nothing_is_pickled():
+    for path in FILES:
+        for name in imports_of(path):
+            if name.split(".")[0] in ("pickle", "dill", "joblib", "shelve"):
+                # heads.py names the error that torch's safe loader raises
+                assert path.name == "heads.py", f"{path} imports {name}"
