@@ -113,12 +113,7 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
     """
     folder = Path(folder)
     with _LOCK:
-        manifest = _read_manifest(folder)
-        if manifest is None:
-            raise SavedIndexError(
-                f"Loading expects a folder with {_MANIFEST}, got {str(folder)!r}, which has none. "
-                "Give the folder that an index was saved into."
-            )
+        manifest = _existing_manifest(folder)
         if model is not None:
             _check_model(folder, saved=manifest["model"] or {}, given=model)
         home = folder / f"generation-{manifest['generation']:06d}"
@@ -134,7 +129,22 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
     return Saved(arrays, records, settings, manifest["model"])
 
 
+def read_model(folder: str | Path) -> dict[str, Any]:
+    """Return the record of the model that built a saved index; {} where none was noted."""
+    return _existing_manifest(Path(folder))["model"] or {}
+
+
 # The manifest
+
+
+def _existing_manifest(folder: Path) -> dict[str, Any]:
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise SavedIndexError(
+            f"Loading expects a folder with {_MANIFEST}, got {str(folder)!r}, which has none. "
+            "Give the folder that an index was saved into."
+        )
+    return manifest
 
 
 def _rendered(manifest: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,77 @@
+"""The commands and their options; each does its work in a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m3_retrievers.cli.console import warnings_as_messages
+
+app = typer.Typer(
+    help="BGE-M3 hybrid retrieval: dense, lexical and ColBERT scores in one index.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
+    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
+    model: Model = "m3-mini",
+) -> None:
+    """Index a folder, or bring its index up to date."""
+    from m3_retrievers.cli.index import run
+
+    with warnings_as_messages():
+        run(folder, out=out, model=model)
+
+
+@app.command()
+def search(
+    folder: Annotated[Path, typer.Argument(help="A saved index.")],
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    filter: Annotated[
+        str | None, typer.Option(help='Metadata filter as JSON: \'{"source": "guide.md"}\'.')
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="Show each mode's rank and share.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="The model, where it lies elsewhere than when indexing.")
+    ] = None,
+) -> None:
+    """Ask a saved index a question."""
+    from m3_retrievers.cli.search import run
+
+    with warnings_as_messages():
+        run(folder, question, k=k, filter=filter, explain=explain, model=model)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path(".demo/index"),
+    limit: Annotated[
+        int | None, typer.Option(help="Index this many docstrings instead of all.")
+    ] = None,
+) -> None:
+    """Answer questions from the documentation of Python's standard library."""
+    from m3_retrievers.cli.demo import run
+
+    with warnings_as_messages():
+        run(out=out, limit=limit)
+
+
+@app.command()
+def doctor(model: Model = "m3-mini") -> None:
+    """Print environment, model and arithmetic; exit with 1 if a check fails."""
+    from m3_retrievers.cli.doctor import run
+
+    with warnings_as_messages():
+        sound = run(model)
+    if not sound:
+        raise typer.Exit(1)

@@ -1,0 +1,87 @@
+"""Where output goes: results to stdout, bars and messages to stderr."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import M3Warning
+from m3_retrievers.representations import Hit, Mode
+
+# Rich takes 80 columns for what is no terminal; a table in a file may be wider.
+_PIPED_WIDTH = 120
+
+LABELS = {"dense": "dense", "sparse": "sparse", "bm25": "BM25", "colbert": "ColBERT", "hybrid": "hybrid"}
+
+
+class Messages(Console):
+    """A console whose ``escape`` is at hand where messages are built."""
+
+    escape = staticmethod(escape)
+
+
+def _width(stream: object) -> int | None:
+    return None if getattr(stream, "isatty", lambda: False)() else _PIPED_WIDTH
+
+
+messages = Messages(stderr=True, width=_width(sys.stderr))
+
+
+def results() -> Console:
+    """Return the console for what a command was asked for."""
+    return Console(width=_width(sys.stdout))
+
+
+def legs_for(encoder: M3Encoder) -> tuple[Mode, ...]:
+    """Return the legs that suit a model, and say so where BM25 stands in."""
+    if "sparse" in encoder.outputs:
+        return ("dense", "sparse")
+    messages.print(f"Lexical leg: BM25 ({encoder.name} has no sparse head).", style="dim")
+    return ("dense", "bm25")
+
+
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Show this package's warnings as one line each, at the end, instead of with a source line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", M3Warning)
+        yield
+    ours = [one for one in caught if issubclass(one.category, M3Warning)]
+    for other in caught:
+        if other not in ours:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    for category, count in Counter(one.category for one in ours).items():
+        first = next(one for one in ours if one.category is category)
+        again = f" (and {count - 1} more of this kind)" if count > 1 else ""
+        messages.print(f"[yellow]Note:[/] {escape(str(first.message))}{again}", highlight=False)
+
+
+def snippet(text: str, words: int = 24) -> str:
+    """Return a text's first words on one line."""
+    parts = text.split()
+    return " ".join(parts[:words]) + (" …" if len(parts) > words else "")
+
+
+def place(hit: Hit) -> str:
+    """Return where a hit comes from, as file:line, or its id."""
+    source, line = hit.metadata.get("source"), hit.metadata.get("line")
+    return f"{source}:{line}" if source else hit.id
+
+
+def grid(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+    """Return an empty table; the columns named in ``numbers`` are right-aligned and never cut."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for name in columns:
+        if name in numbers:
+            table.add_column(name, justify="right", no_wrap=True)
+        else:
+            table.add_column(name, overflow="fold")
+    return table

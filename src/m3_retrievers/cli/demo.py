@@ -1,0 +1,88 @@
+"""``m3-retrievers demo``: Python's own documentation, indexed and asked."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+from rich.markup import escape
+
+from m3_retrievers.cli.console import LABELS, grid, legs_for, messages, results
+from m3_retrievers.documents import DOCSTRING_WORDS, standard_library
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.representations import Record
+from m3_retrievers.retriever import HybridRetriever
+
+QUESTIONS = (
+    "how do I read a csv file row by row?",
+    "create a temporary directory that is removed afterwards",
+    "parse the arguments given on the command line",
+    "measure elapsed time precisely",
+    "find the closest matches to a misspelled word",
+)
+_SHOWN = 3
+
+
+def run(*, out: Path, limit: int | None) -> None:
+    """Index the standard library's docstrings, or open the index of an earlier run, and ask."""
+    console = results()
+    records = standard_library(limit)
+    encoder = M3Encoder.from_pretrained("m3-mini")
+    retriever = _opened(out, encoder, records)
+    if retriever is None:
+        messages.print(
+            f"Indexing {len(records)} docstrings of Python {platform.python_version()} with "
+            f"{encoder.name} (the first {DOCSTRING_WORDS} words of each).",
+            highlight=False,
+        )
+        retriever = HybridRetriever(encoder, legs=legs_for(encoder))
+        started = time.perf_counter()
+        retriever.add(
+            [record.text for record in records],
+            ids=[record.id for record in records],
+            metadata=[record.metadata for record in records],
+            show_progress=True,
+        )
+        retriever.save(out)
+        seconds = time.perf_counter() - started
+        messages.print(f"Saved in {out} after {seconds:.0f} s.", highlight=False)
+    else:
+        messages.print(f"Opened the index of an earlier run: {out}", highlight=False)
+    console.print(
+        "\nEach question: the best three by the hybrid score, and the place each single mode "
+        "gives them among all candidates.\n"
+    )
+    for question in QUESTIONS:
+        _ask(retriever, question)
+    console.print(
+        f'\nAsk your own:      m3-retrievers search {out} "how do I …?" --explain\n'
+        "Index your files:  m3-retrievers index FOLDER --out my-index",
+        highlight=False,
+    )
+
+
+def _ask(retriever: HybridRetriever, question: str) -> None:
+    hits = retriever.search(question, k=_SHOWN)
+    modes = list(hits[0].ranks)
+    labels = [LABELS[mode] for mode in modes]
+    table = grid(*labels, "score", "answer", title=question, numbers=(*labels, "score"))
+    for hit in hits:
+        ranks = [str(hit.ranks[mode]) for mode in modes]
+        name, _, text = hit.text.partition(": ")
+        answer = f"[bold cyan]{escape(hit.id)}[/] {escape(_first_sentence(text or name))}"
+        table.add_row(*ranks, f"{hit.score:.2f}", answer)
+    results().print(table)
+
+
+def _first_sentence(text: str, most: int = 16) -> str:
+    words = text.partition(". ")[0].split()
+    return " ".join(words[:most]) + ("…" if len(words) > most else "")
+
+
+def _opened(out: Path, encoder: M3Encoder, records: list[Record]) -> HybridRetriever | None:
+    """Return the saved index if it is of these documents; otherwise it is built again."""
+    if not (out / "manifest.json").exists():
+        return None
+    retriever = HybridRetriever.load(out, encoder)
+    return retriever if retriever.index.ids == tuple(r.id for r in records) else None
