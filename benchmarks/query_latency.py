@@ -8,7 +8,7 @@ scores every document, as it always does.
 The documents are encoded once, by us; their index gets the vectors in the very form its own
 ``_build_index_from_nodes`` keeps them in (encoding twice would take as long again and change
 nothing: encode_throughput.py checks that both libraries compute the same vectors). Documents
-are cut to 128 tokens to keep that step to some minutes; longer ones cost the side that scores
+are cut to a few tokens to keep that step to some minutes; longer ones cost the side that scores
 them all more.
 
 A second pass compares answers: with ``Recall.everything()`` and float32 vectors ours has to
@@ -50,15 +50,15 @@ K = 10
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", TruncationWarning)  # documents are cut to 128 tokens here
+    warnings.simplefilter("ignore", TruncationWarning)  # documents are cut on purpose
     folder = write_full_size_m3(options.model)
     about = machine(threads=torch.get_num_threads())
     encoder = M3Encoder.from_pretrained(
-        folder, device="cpu", dtype="float32", document_max_length=128
+        folder, device="cpu", dtype="float32", document_max_length=options.max_length
     )
     texts = standard_library_texts(options.documents)
     # the model is loaded before the clock starts
-    lengths = [min(128, len(ids)) for ids in encoder.tokenizer(texts).input_ids]
+    lengths = [min(options.max_length, len(ids)) for ids in encoder.tokenizer(texts).input_ids]
     seconds, encoded = timed(lambda: encoder.encode_documents(texts, show_progress=True))
     records = [Record(str(row), text) for row, text in enumerate(texts)]
     peer = _peer(folder, records, encoded)
@@ -174,6 +174,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="checkpoint; written if absent")
     parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--max-length", type=int, default=128, help="tokens of a document")
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--result", type=Path, default=RESULTS / "query_latency.json")

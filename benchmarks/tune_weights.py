@@ -74,7 +74,10 @@ def evaluate(
     for query_id in wanted:
         query = retriever.prepare(texts[query_id])
         modes = np.stack(
-            [index.scale(query, m) * index.score(query, m, ids) for m in ("dense", "bm25", "colbert")]
+            [
+                index.scale(query, m) * index.score(query, m, ids)
+                for m in ("dense", "bm25", "colbert")
+            ]
         )
         for run, weights in zip(runs, grid, strict=True):
             total = np.asarray(weights) @ modes

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import m3_retrievers
 import pytest
+
+import m3_retrievers
 
 ROOT = Path(m3_retrievers.__file__).parent
 

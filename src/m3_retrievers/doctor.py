@@ -13,6 +13,7 @@ import torch
 
 from m3_retrievers import scoring
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.packed import Floats
 from m3_retrievers.representations import HybridWeights
 from m3_retrievers.retriever import HybridRetriever
 
@@ -112,14 +113,18 @@ def _figures(encoder: M3Encoder) -> dict[str, tuple[float, ...]]:
     passages = encoder.encode_documents(PASSAGES)
     found = {"dense": scoring.by_mode("dense", questions, passages).ravel()}
     if "sparse" in encoder.outputs:
-        found["lexical question 1, passage 1"] = scoring.by_mode("sparse", questions[0], passages[0])
+        found["lexical question 1, passage 1"] = scoring.by_mode(
+            "sparse", questions[0], passages[0]
+        )
         found["lexical question 1, question 2"] = scoring.by_mode(
             "sparse", questions[0], questions[1]
         )
     if "colbert" in encoder.outputs:
         found["ColBERT question 1"] = scoring.by_mode("colbert", questions[0], passages)
     if len(encoder.outputs) == 3:
-        modes = {m: scoring.by_mode(m, questions, passages) for m in encoder.outputs}
+        modes: dict[str, Floats] = {
+            m: scoring.by_mode(m, questions, passages) for m in encoder.outputs
+        }
         found["hybrid (0.4, 0.2, 0.4)"] = scoring.hybrid(modes, HybridWeights(0.4, 0.2, 0.4))
     return {name: tuple(np.ravel(values).tolist()) for name, values in found.items()}
 
@@ -169,7 +174,9 @@ def _saved_index(encoder: M3Encoder) -> Check:
         retriever.save(folder)
         after = HybridRetriever.load(folder, encoder).search(QUESTIONS[0])
     equal = before == after
-    return Check("a saved index answers as before", "equal hits", "equal" if equal else "differ", equal)
+    return Check(
+        "a saved index answers as before", "equal hits", "equal" if equal else "differ", equal
+    )
 
 
 def _law(name: str, off: float, encoder: M3Encoder) -> Check:

@@ -22,7 +22,16 @@ PASSAGE_WORDS = 200
 DOCSTRING_WORDS = 120
 
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"}
-_NO_DOCUMENTATION = {"test", "tests", "idlelib", "lib2to3", "distutils", "turtledemo", "site-packages", "dist-packages"}
+_NO_DOCUMENTATION = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "distutils",
+    "turtledemo",
+    "site-packages",
+    "dist-packages",
+}
 _MARKDOWN_HEADING = re.compile(r"#{1,6}\s+(?P<title>.+)")
 _RST_UNDERLINE = re.compile(r"([=\-~^\"'#*+.`:_])\1{2,}\s*")
 
@@ -76,11 +85,11 @@ def read_folder(folder: str | Path) -> Folder:
 
 
 def read_passages(text: str, *, source: str) -> list[Record]:
-    """Return one file's passages; metadata: source, line, title.
+    r"""Return one file's passages; metadata: source, line, title.
 
     Prose is split at headings and paragraphs, Python at its top-level definitions.
 
-    >>> [p.id for p in read_passages("# One\\n\\nFirst.\\n\\n# Two\\n\\nSecond.", source="a.md")]
+    >>> [p.id for p in read_passages("# One\n\nFirst.\n\n# Two\n\nSecond.", source="a.md")]
     ['a.md#1', 'a.md#2']
     """
     blocks = _python_blocks(text) if source.endswith(".py") else _prose_blocks(text)

@@ -115,7 +115,9 @@ class Representations:
             dense=np.concatenate([p.dense for p in parts if p.dense is not None])
             if "dense" in names
             else None,
-            sparse=sp.csr_array(sp.vstack([p.sparse for p in parts], format="csr"))
+            sparse=sp.csr_array(
+                sp.vstack([p.sparse for p in parts if p.sparse is not None], format="csr")
+            )
             if "sparse" in names
             else None,
             colbert=MultiVectors.concatenate([p.colbert for p in parts if p.colbert is not None])
@@ -131,7 +133,8 @@ class Representations:
     def to_dicts(self) -> list[dict[int, float]]:
         """Return ``{vocabulary id: weight}`` a text (langchain-milvus, LlamaIndex, pymilvus)."""
         return [
-            dict(zip(ids, weights, strict=True)) for ids, weights in zip(*self.to_lists(), strict=True)
+            dict(zip(ids, weights, strict=True))
+            for ids, weights in zip(*self.to_lists(), strict=True)
         ]
 
     def to_lists(self) -> tuple[list[list[int]], list[list[float]]]:
@@ -153,8 +156,7 @@ class Representations:
         SparseVector, Haystack's SparseEmbedding.
         """
         return [
-            make(indices=ids, values=weights)
-            for ids, weights in zip(*self.to_lists(), strict=True)
+            make(indices=ids, values=weights) for ids, weights in zip(*self.to_lists(), strict=True)
         ]
 
 

@@ -92,7 +92,7 @@ class HybridRetriever:
         weights: HybridWeights | None = None,
     ) -> None:
         self.encoder = encoder
-        self.legs = _legs(legs, encoder, index)
+        self.legs = _legs(legs, encoder)
         self.recall = recall or Recall()
         self.fusion = fusion
         self.weights = weights or encoder.default_weights
@@ -182,9 +182,7 @@ class HybridRetriever:
         """Return the query with the representations this retriever needs, from one pass."""
         return Query(query, self.encoder.encode_query(query, outputs=self._query_outputs()))
 
-    def recall_leg(
-        self, query: Query | str, leg: Mode, *, filter: Filter | None = None
-    ) -> Ranking:
+    def recall_leg(self, query: Query | str, leg: Mode, *, filter: Filter | None = None) -> Ranking:
         """Return what one leg recalls, to the depth that ``recall`` sets."""
         if leg not in self.legs:
             raise InputError(f"leg expects one of {self.legs}, got {leg!r}.")
@@ -197,14 +195,13 @@ class HybridRetriever:
         check_k(k)
         if self.fusion is not None:
             return self._fused(self.fusion, rankings, k)
-        union = dict.fromkeys(id for ranking in rankings.values() for id in ranking.ids)
-        # another thread may have deleted some since the recall
-        candidates = [id for id in union if id in self.index]
+        # in order of insertion, which breaks ties; what another thread deleted meanwhile is out
+        candidates = self.index.in_order([id for found in rankings.values() for id in found.ids])
         if not candidates:
             return []
-        scores = {mode: self._score(query, mode, candidates) for mode in self._modes}
+        scores: dict[str, Floats] = {m: self._score(query, m, candidates) for m in self._modes}
         weighed = {m: s for m, s in scores.items() if m != "bm25" or "sparse" not in scores}
-        scales = {mode: self.index.scale(query, mode) for mode in weighed}
+        scales: dict[str, float] = {m: self.index.scale(query, m) for m in self._modes}
         shares = scoring.contributions(weighed, self.weights, scales)
         hybrid = scoring.hybrid(weighed, self.weights, scales=scales)
         best = np.argsort(-hybrid, kind="stable")[:k]
@@ -267,12 +264,13 @@ class HybridRetriever:
     # Inside
 
     def _scored_modes(self) -> tuple[Mode, ...]:
-        """The modes of the hybrid score: the legs, and what the weights ask of the model."""
-        has = self.encoder.outputs
-        dense = "dense" in self.legs or self.weights.dense > 0
-        colbert = self.weights.colbert > 0 and "colbert" in has
-        lexical = [leg for leg in self.legs if leg != "dense"]
-        return (*(["dense"] if dense else []), *lexical, *(["colbert"] if colbert else []))  # type: ignore[return-value]
+        """Return the modes of the hybrid score: the legs, and what the weights ask of the model."""
+        dense: tuple[Mode, ...] = ("dense",)
+        colbert: tuple[Mode, ...] = ("colbert",)
+        wants_dense = "dense" in self.legs or self.weights.dense > 0
+        wants_colbert = self.weights.colbert > 0 and "colbert" in self.encoder.outputs
+        lexical = tuple(leg for leg in self.legs if leg != "dense")
+        return (*(dense if wants_dense else ()), *lexical, *(colbert if wants_colbert else ()))
 
     def _new_index(self) -> LocalIndex:
         stored = tuple(mode for mode in self._modes if mode != "bm25")
@@ -282,7 +280,9 @@ class HybridRetriever:
         return tuple(mode for mode in self._modes if mode != "bm25") or ("dense",)
 
     def _search(self, query: Query, k: int, filter: Filter | None) -> list[Hit]:
-        rankings = {leg: self.recall_leg(query, leg, filter=filter) for leg in self.legs}
+        rankings: dict[str, Ranking] = {
+            leg: self.recall_leg(query, leg, filter=filter) for leg in self.legs
+        }
         return self.rank(query, rankings, k=k)
 
     def _score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
@@ -291,7 +291,8 @@ class HybridRetriever:
         # the index keeps no vectors for this mode: make them again for the candidates
         texts = [record.text for record in self.index.get(ids)]
         documents = self.encoder.encode_documents(texts, outputs=(mode,))  # type: ignore[arg-type]
-        return scoring.by_mode(mode, query.representations, documents)[0]
+        scores: Floats = scoring.by_mode(mode, query.representations, documents)[0]
+        return scores
 
     def _fused(self, fusion: Fusion, rankings: Mapping[str, Ranking], k: int) -> list[Hit]:
         fused = fusion(rankings)
@@ -388,7 +389,7 @@ def check_k(k: int, *, name: str = "k") -> None:
         raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
 
 
-def _legs(legs: Sequence[Mode], encoder: M3Encoder, index: Index | None) -> tuple[Mode, ...]:
+def _legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
     if isinstance(legs, str) or not legs or len(set(legs)) != len(legs):
         raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r}.")
     for leg in legs:
@@ -403,7 +404,7 @@ def _legs(legs: Sequence[Mode], encoder: M3Encoder, index: Index | None) -> tupl
         LexicalFallbackWarning,
         stacklevel=3,
     )
-    return kept  # type: ignore[return-value]
+    return kept
 
 
 def _records(

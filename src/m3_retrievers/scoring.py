@@ -141,7 +141,8 @@ def hybrid(
             f"hybrid expects a score for a mode with a weight above 0, got {sorted(scores)} with "
             f"{weights}. Give one of these modes a weight."
         )
-    return np.sum(list(shares.values()), axis=0, dtype=np.float64)
+    total: NDArray[np.float64] = np.sum(list(shares.values()), axis=0, dtype=np.float64)
+    return total
 
 
 def by_mode(mode: str, queries: Representations, documents: Representations) -> Floats:
@@ -202,7 +203,8 @@ def _mean(
     total = sum(getattr(weights, mode) for mode in modes)
     if total <= 0 or not all(mode in parts for mode in modes):
         return None
-    return hybrid({mode: parts[mode] for mode in modes}, weights) / total
+    mean: Floats = hybrid({mode: parts[mode] for mode in modes}, weights) / total
+    return mean
 
 
 def _same_width(what: str, queries: int, documents: int) -> None:

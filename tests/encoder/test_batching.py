@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from m3_retrievers.encoder.batching import plan_batches, run_batches
 from m3_retrievers.errors import MemoryWarning
 
@@ -11,7 +12,9 @@ from m3_retrievers.errors import MemoryWarning
 def test_every_text_is_in_one_batch_and_no_batch_passes_the_budget(lengths, budget):
     lengths = np.array(lengths, np.int64)
     batches = plan_batches(lengths, budget=budget)
-    assert sorted(np.concatenate([*batches, np.empty(0, int)]).tolist()) == list(range(len(lengths)))
+    assert sorted(np.concatenate([*batches, np.empty(0, int)]).tolist()) == list(
+        range(len(lengths))
+    )
     for batch in batches:
         padded = lengths[batch].max() * len(batch)
         assert padded <= budget or len(batch) == 1

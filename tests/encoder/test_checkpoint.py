@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from m3_retrievers import M3Encoder
 from m3_retrievers.encoder import checkpoint as checkpoint_module
 from m3_retrievers.encoder import mini

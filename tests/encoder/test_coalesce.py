@@ -2,6 +2,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+
 from m3_retrievers.encoder.coalesce import Coalesced
 from m3_retrievers.errors import TextTooLongError
 

@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+
 from m3_retrievers import M3Encoder
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.errors import InputError, MemoryWarning, TextTooLongError, TruncationWarning
@@ -61,7 +62,10 @@ def test_order_changes_nothing(encoder):
 
 @pytest.mark.parametrize("output", ALL_OUTPUTS)
 def test_asking_for_one_output_computes_that_one_and_changes_no_number(encoder, output):
-    alone, all_of_it = encoder.encode_queries(TEXTS, outputs=[output]), encoder.encode_queries(TEXTS)
+    alone, all_of_it = (
+        encoder.encode_queries(TEXTS, outputs=[output]),
+        encoder.encode_queries(TEXTS),
+    )
     assert alone.outputs == (output,)
     if output == "dense":
         np.testing.assert_allclose(alone.dense, all_of_it.dense, atol=1e-6)
@@ -192,7 +196,9 @@ def test_mcls_pools_the_states_of_every_inserted_cls(tiny_m3):
     segments = [[0, *ids[at : at + every]] for at in range(0, len(ids), every)]
     sequence = [i for segment in segments for i in segment] + [2]
     with torch.inference_mode():
-        states = encoder.checkpoint.backbone(input_ids=torch.tensor([sequence])).last_hidden_state[0]
+        states = encoder.checkpoint.backbone(input_ids=torch.tensor([sequence])).last_hidden_state[
+            0
+        ]
     at_cls = [place for place in range(len(sequence)) if place % (every + 1) == 0]
     at_cls = [place for place in at_cls if sequence[place] == 0]
     pooled = states[at_cls].mean(dim=0)
@@ -249,7 +255,9 @@ def test_mean_pooling_equals_sentence_transformers():
 
 def test_half_precision_stays_close(tiny_m3, encoder):
     half = M3Encoder.from_pretrained(tiny_m3, device="cpu", dtype="bfloat16")
-    cosine = (half.encode_documents(TEXTS).dense * encoder.encode_documents(TEXTS).dense).sum(axis=1)
+    cosine = (half.encode_documents(TEXTS).dense * encoder.encode_documents(TEXTS).dense).sum(
+        axis=1
+    )
     assert half.encode_documents(TEXTS).dense.dtype == np.float32
     assert (cosine > 0.98).all()
 

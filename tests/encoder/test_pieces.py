@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from m3_retrievers.encoder.pieces import Frame, Tokens, check_texts, cut
 from m3_retrievers.errors import InputError, TextTooLongError, TruncationWarning
 

@@ -19,7 +19,13 @@ from m3_retrievers.representations import Hit, Mode
 # Rich takes 80 columns for what is no terminal; a table in a file may be wider.
 _PIPED_WIDTH = 120
 
-LABELS = {"dense": "dense", "sparse": "sparse", "bm25": "BM25", "colbert": "ColBERT", "hybrid": "hybrid"}
+LABELS = {
+    "dense": "dense",
+    "sparse": "sparse",
+    "bm25": "BM25",
+    "colbert": "ColBERT",
+    "hybrid": "hybrid",
+}
 
 
 class Messages(Console):

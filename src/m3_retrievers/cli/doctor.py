@@ -19,8 +19,8 @@ def run(model: str) -> bool:
     console.print(_facts("Model", model_facts(encoder)))
     if not is_bge_m3(encoder):
         console.print(
-            f"FlagEmbedding publishes figures for BAAI/bge-m3; {escape(model)} is another model, so "
-            "its figures are shown with nothing to compare them to.",
+            f"FlagEmbedding publishes figures for BAAI/bge-m3; {escape(model)} is another model, "
+            "so its figures are shown with nothing to compare them to.",
             highlight=False,
         )
     table = grid("check", "expected", "measured", "", title="Arithmetic")

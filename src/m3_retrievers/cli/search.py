@@ -45,7 +45,9 @@ def _shares(hits: Sequence[Hit]) -> Any:
     """Return a table of each mode's rank among the candidates and its share of the score."""
     modes = list(hits[0].scores)
     labels = [LABELS.get(mode, mode) for mode in modes]
-    table = grid("#", "where", *labels, title="Rank, and share of the score", numbers=("#", *labels))
+    table = grid(
+        "#", "where", *labels, title="Rank, and share of the score", numbers=("#", *labels)
+    )
     for number, hit in enumerate(hits, start=1):
         cells = []
         for mode in modes:
@@ -64,5 +66,7 @@ def _filter(text: str | None) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         raise InputError(f"--filter expects a JSON object, got {text!r} ({error}).") from error
     if not isinstance(parsed, dict):
-        raise InputError(f'--filter expects a JSON object such as {{"source": "a.md"}}, got {text!r}.')
+        raise InputError(
+            f'--filter expects a JSON object such as {{"source": "a.md"}}, got {text!r}.'
+        )
     return parsed

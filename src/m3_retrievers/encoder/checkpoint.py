@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -127,7 +128,7 @@ def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpo
     if not getattr(tokenizer, "is_fast", False):
         raise CheckpointError(
             f"{source.folder} is expected to hold a tokenizer.json (a fast tokenizer), and does "
-            f"not. Save it with AutoTokenizer.from_pretrained(…).save_pretrained({str(source.folder)!r})."
+            "not. Save one there with AutoTokenizer.from_pretrained(…).save_pretrained(…)."
         )
     # a tokenizer.json may ask for padding or a cut of its own; lengths are decided in pieces.py
     tokenizer.backend_tokenizer.no_padding()
@@ -184,8 +185,8 @@ def weight_files(folder: Path) -> list[Path]:
     found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not found:
         raise CheckpointError(
-            f"{folder} is expected to hold model.safetensors or pytorch_model.bin, and has neither. "
-            "Copy the model's weights there."
+            f"{folder} is expected to hold model.safetensors or pytorch_model.bin, and has "
+            "neither. Copy the model's weights there."
         )
     return found
 
@@ -289,11 +290,11 @@ def _quiet_transformers() -> Iterator[None]:
     """Hold transformers' own bar and load report back; what matters is checked and raised."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

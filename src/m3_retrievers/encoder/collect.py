@@ -77,7 +77,8 @@ class Collector:
         np.add.at(pooled, self._owner, self._dense)
         # opposite windows could cancel to 0; a zero vector is then the honest answer
         lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
-        return np.divide(pooled, lengths, out=pooled, where=lengths > 0)
+        np.divide(pooled, lengths, out=pooled, where=lengths > 0)
+        return pooled
 
     def _sparse(self, dropped_ids: Sequence[int], vocabulary_size: int) -> sp.csr_array:
         assert self._weights is not None
@@ -105,7 +106,9 @@ class Collector:
         chosen = list(zip(tokens, kept, strict=True))
         return TokenTable(
             ids=np.concatenate([one.ids[part] for one, part in chosen]),
-            spans=np.concatenate([one.spans[part] for one, part in chosen if one.spans is not None]),
+            spans=np.concatenate(
+                [one.spans[part] for one, part in chosen if one.spans is not None]
+            ),
             weights=np.concatenate(weights),
             surfaces=tuple(s for one, part in chosen for s in one.surfaces[part]),
             offsets=offsets_of([part.stop for part in kept]),

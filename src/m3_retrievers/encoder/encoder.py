@@ -161,7 +161,11 @@ class M3Encoder:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The representations this model has; known without loading it."""
-        has = {"dense": True, "sparse": self.source.heads.sparse, "colbert": self.source.heads.colbert}
+        has = {
+            "dense": True,
+            "sparse": self.source.heads.sparse,
+            "colbert": self.source.heads.colbert,
+        }
         return tuple(name for name in ALL_OUTPUTS if has[name])
 
     @property
@@ -350,7 +354,7 @@ class M3Encoder:
         return [Tokens(t.ids, np.maximum(t.spans - shift, 0), t.surfaces) for t in tokens]  # type: ignore[operator]
 
     def _computed(self, wanted: tuple[Output, ...]) -> tuple[Output, ...]:
-        """The token table shows term weights, so it needs them where the model has them."""
+        """Add the term weights that the token table shows, where the model has them."""
         shows_weights = "tokens" in wanted and "sparse" in self.outputs and "sparse" not in wanted
         return (*wanted, "sparse") if shows_weights else wanted
 

@@ -68,6 +68,11 @@ class Index(Protocol):
         """The modes it can score by itself."""
         ...
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, in order of insertion."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __contains__(self, id: object) -> bool: ...
@@ -86,6 +91,10 @@ class Index(Protocol):
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records in the order asked for, passing over unknown ids."""
+        ...
+
+    def in_order(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that are known, each once, in order of insertion."""
         ...
 
     def recall(

@@ -85,7 +85,7 @@ class LocalIndex:
     def modes(self) -> frozenset[Mode]:
         """The modes it scores."""
         named = () if self._weighted is None else (self._weighted.weighting.name,)
-        return frozenset((*self._stored, *named))  # type: ignore[arg-type]
+        return frozenset((*self._stored, *named))
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -132,6 +132,12 @@ class LocalIndex:
         with self._lock:
             found = [self._records[self._row_of[id]] for id in ids if id in self._row_of]
         return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
+
+    def in_order(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that are known, each once, in order of insertion."""
+        with self._lock:
+            rows = {self._row_of[id]: id for id in ids if id in self._row_of}
+            return [rows[row] for row in sorted(rows)]
 
     # Recall and scores
 
@@ -235,7 +241,7 @@ class LocalIndex:
         index._alive = GrowingRows(np.ones(len(saved.records), bool))
         index.extra = settings["extra"]
         if not saved.records:
-            index._weighted = made and WeightedIndex(made)
+            index._weighted = None if made is None else WeightedIndex(made)
             return index
         if "dense" in index._stored:
             index._dense = DenseIndex(arrays["dense.vectors"])
@@ -265,7 +271,9 @@ class LocalIndex:
         if not kept:
             return
         # counting may fail on a foreign tokenizer; from here on nothing can
-        counts = self._weighted and self._weighted.weighting.count([r.text for r in kept])
+        counts = None
+        if self._weighted is not None:
+            counts = self._weighted.weighting.count([record.text for record in kept])
         self._bury([id for id in ids if id in self._row_of])
         self._widths |= widths
         first = len(self._records)
@@ -287,7 +295,7 @@ class LocalIndex:
         """Return the width of each stored output; raises if one is missing or does not fit."""
         if not count:
             return {}
-        widths = {}
+        widths: dict[str, int] = {}
         for name in self._stored:
             value = representations.require(name)
             width = value.dimension if name == "colbert" else value.shape[1]

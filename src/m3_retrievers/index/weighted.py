@@ -40,13 +40,20 @@ class WeightedIndex:
         parts = []
         for part in self._parts:
             # a part counted before the vocabulary grew is narrower
-            parts.append(sp.csr_array((part.data, part.indices, part.indptr), (part.shape[0], width)))
+            parts.append(
+                sp.csr_array((part.data, part.indices, part.indptr), (part.shape[0], width))
+            )
         whole = sp.csr_array(sp.vstack(parts, format="csr")) if parts else sp.csr_array((0, width))
         self._parts = [whole] if parts else []
         return whole
 
     def search(
-        self, text: str, *, k: int | None, alive: NDArray[np.bool_], admitted: NDArray[np.bool_] | None
+        self,
+        text: str,
+        *,
+        k: int | None,
+        alive: NDArray[np.bool_],
+        admitted: NDArray[np.bool_] | None,
     ) -> tuple[Rows, NDArray[np.float64]]:
         """Return the k best rows that share a term with the text, and their scores."""
         index, query = self._index(alive), self.weighting.query(text)

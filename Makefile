@@ -1,0 +1,58 @@
+# One command on a fresh machine is enough: each target makes .venv and installs what it needs.
+# All versions come from constraints.txt; PYTHON=python3.12 picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BENCH := .venv-bench
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(VENV)/demo.stamp  ## answer questions from Python's own documentation
+	$(BIN)/m3-retrievers demo
+
+test: $(VENV)/dev.stamp  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(BENCH)/bench.stamp  ## compare with FlagEmbedding and LlamaIndex's M3 index (about an hour)
+	PYTHON=$(BENCH)/bin/python benchmarks/run
+
+clean:  ## remove environments, caches and the demo's index
+	rm -rf $(VENV) $(BENCH) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "m3-retrievers needs Python 3.11 or newer, got $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and run: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# the demo needs less than the tests, and installs in less time
+$(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+	@test -f $(VENV)/dev.stamp || echo "Installing into $(VENV); this takes some minutes, once."
+	$(INSTALL) -e ".[mini,cli]"
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); this takes some minutes, once."
+	$(INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/demo.stamp
+
+# the peers' requirements are theirs, so they get an environment that users never need
+$(BENCH)/bench.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e ".[mini]" ir-measures FlagEmbedding==1.4.2 llama-index-indices-managed-bge-m3==0.8.0
+	@touch $@
