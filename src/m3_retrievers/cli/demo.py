@@ -59,6 +59,7 @@ def run(*, out: Path, limit: int | None) -> None:
         f'\nAsk your own:      m3-retrievers search {out} "how do I …?" --explain\n'
         "Index your files:  m3-retrievers index FOLDER --out my-index",
         highlight=False,
+        soft_wrap=True,
     )
 
 

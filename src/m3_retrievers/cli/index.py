@@ -40,6 +40,7 @@ def run(folder: Path, *, out: Path, model: str) -> None:
         f"({len(changed)} new or changed, {len(gone)} removed).\n"
         f'Ask it:  m3-retrievers search {out} "your question"',
         highlight=False,
+        soft_wrap=True,
     )
 
 
