@@ -7,9 +7,9 @@ scores every document, as it always does.
 
 The documents are encoded once, by us; their index gets the vectors in the very form its own
 ``_build_index_from_nodes`` keeps them in (encoding twice would take as long again and change
-nothing: encode_throughput.py checks that both libraries compute the same vectors). Documents
-are cut to a few tokens to keep that step to some minutes; longer ones cost the side that scores
-them all more.
+nothing: encode_throughput.py checks that both libraries compute the same vectors). To keep that
+step to minutes, short passages are encoded and ``--join`` puts some of them together into each
+document, as windows of a long text are; each passage occurs in as many documents.
 
 A second pass compares answers: with ``Recall.everything()`` and float32 vectors ours has to
 give their hits, in their order, with scores within 1e-5 (theirs are divided by the sum of the
@@ -41,41 +41,123 @@ from full_size import write_full_size_m3
 
 from m3_retrievers import HybridRetriever, HybridWeights, LocalIndex, M3Encoder, Recall
 from m3_retrievers.errors import TruncationWarning
+from m3_retrievers.packed import MultiVectors
 from m3_retrievers.representations import Record, Representations
 
 WEIGHTS = HybridWeights()
 K = 10
+WARM_UP = 3
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", TruncationWarning)  # documents are cut on purpose
+    warnings.simplefilter("ignore", TruncationWarning)  # passages are cut on purpose
     folder = write_full_size_m3(options.model)
     about = machine(threads=torch.get_num_threads())
     encoder = M3Encoder.from_pretrained(
         folder, device="cpu", dtype="float32", document_max_length=options.max_length
     )
-    texts = standard_library_texts(options.documents)
-    # the model is loaded before the clock starts
-    lengths = [min(options.max_length, len(ids)) for ids in encoder.tokenizer(texts).input_ids]
-    seconds, encoded = timed(lambda: encoder.encode_documents(texts, show_progress=True))
-    records = [Record(str(row), text) for row, text in enumerate(texts)]
+    passages = standard_library_texts(options.documents)
+    seconds, encoded = timed(lambda: encoder.encode_documents(passages, show_progress=True))
+    questions = standard_library_questions(options.queries + WARM_UP)
+    result = {
+        "machine": about,
+        "documents": len(passages),
+        "tokens_a_passage": spread(encoded.colbert.lengths.tolist()),
+        "seconds_to_encode_passages": seconds,
+        "tokens_a_query": spread([len(ids) for ids in encoder.tokenizer(questions).input_ids]),
+        "passages_a_document": {},
+    }
+    for count in options.join:
+        one = measure(encoder, folder, *join(passages, encoded, count), questions)
+        result["passages_a_document"][str(count)] = one
+        print(
+            f"{one['tokens_a_document']['median']} tokens a document: median ratio "
+            f"{one['median_ratio']:.1f}, smallest {one['smallest_ratio']:.1f}; ours "
+            f"{one['ours_median_s'] * 1e3:.0f} ms, peer {one['peer_median_s'] * 1e3:.0f} ms; full "
+            f"scan: same hits for {one['full_scan_same_hits']}, in the same order for "
+            f"{one['full_scan_same_order']} of {options.queries}, scores within "
+            f"{one['full_scan_largest_score_difference']:.1e}",
+            flush=True,
+        )
+    write_result(options.result, result)
+
+
+def join(
+    passages: list[str], encoded: Representations, count: int
+) -> tuple[list[Record], Representations]:
+    """Return documents of ``count`` neighbouring passages each, put together as windows are.
+
+    Dense is the normalised mean, sparse the maximum of each term, ColBERT all vectors: what
+    ``truncation="windows"`` gives for a text whose windows are these passages.
+    """
+    rows = (np.arange(len(passages))[:, None] + np.arange(count)) % len(passages)
+    records = [
+        Record(str(at), " ".join(passages[row] for row in one)) for at, one in enumerate(rows)
+    ]
+    dense = encoded.dense[rows].sum(axis=1)
+    sparse = encoded.sparse[rows[:, 0]]
+    for column in range(1, count):
+        sparse = sparse.maximum(encoded.sparse[rows[:, column]])
+    vectors = encoded.colbert.take(rows.ravel())
+    return records, Representations(
+        dense=dense / np.linalg.norm(dense, axis=1, keepdims=True),
+        sparse=sparse,
+        colbert=MultiVectors(vectors.vectors, vectors.offsets[::count]),
+    )
+
+
+def measure(
+    encoder: M3Encoder,
+    folder: Path,
+    records: list[Record],
+    encoded: Representations,
+    questions: list[str],
+) -> dict[str, Any]:
+    """Return times, ratios and agreement over one collection."""
     peer = _peer(folder, records, encoded)
     ours = HybridRetriever(encoder, _index(records, encoded), weights=WEIGHTS)
+    times, answers = _take_turns(ours, peer, questions)
+    del ours
     exact = HybridRetriever(
         encoder,
         _index(records, encoded, colbert_dtype="float32"),
         weights=WEIGHTS,
         recall=Recall.everything(),
     )
-    warm_up, questions = _split(standard_library_questions(options.queries + 3), 3)
-    for question in warm_up:
+    scans, agreement = [], []
+    for question, theirs in zip(questions[WARM_UP:], answers, strict=True):
+        seconds, found = timed(lambda q=question: exact.search(q, k=K))
+        scans.append(seconds)
+        agreement.append(_compare(found, theirs))
+    ratios = [one["peer_s"] / one["ours_s"] for one in times]
+    assert encoded.colbert is not None
+    return {
+        "tokens_a_document": spread(encoded.colbert.lengths.tolist()),
+        "queries": times,
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+        "smallest_ratio": min(ratios),
+        "ours_median_s": statistics.median(one["ours_s"] for one in times),
+        "peer_median_s": statistics.median(one["peer_s"] for one in times),
+        "ours_full_scan_float32_median_s": statistics.median(scans),
+        "full_scan_same_hits": sum(one["same_set"] for one in agreement),
+        "full_scan_same_order": sum(one["same_order"] for one in agreement),
+        "full_scan_largest_score_difference": max(one["difference"] for one in agreement),
+        "full_scan_answers": agreement,
+    }
+
+
+def _take_turns(
+    ours: HybridRetriever, peer: Any, questions: list[str]
+) -> tuple[list[dict[str, float]], list[list[Any]]]:
+    """Return the seconds of both for each question after the warm-up, and the peer's answers."""
+    for question in questions[:WARM_UP]:
         ours.search(question, k=K)
         peer.retrieve(question)
-
-    times, agreement = [], []
-    for number, question in enumerate(questions):
+    times, answers = [], []
+    for number, question in enumerate(questions[WARM_UP:]):
         # the order alternates, so that whoever finds warm caches changes
         if number % 2 == 0:
             our_time, _ = timed(lambda q=question: ours.search(q, k=K))
@@ -84,34 +166,8 @@ def main() -> None:
             their_time, theirs = timed(lambda q=question: peer.retrieve(q))
             our_time, _ = timed(lambda q=question: ours.search(q, k=K))
         times.append({"ours_s": our_time, "peer_s": their_time})
-        agreement.append(_compare(exact.search(question, k=K), theirs))
-    scan, _ = timed(lambda: [exact.search(question, k=K) for question in questions[:10]])
-    ratios = [one["peer_s"] / one["ours_s"] for one in times]
-    result = {
-        "machine": about,
-        "documents": len(texts),
-        "tokens_a_document": spread(lengths),
-        "tokens_a_query": spread([len(ids) for ids in encoder.tokenizer(questions).input_ids]),
-        "seconds_to_encode_documents": seconds,
-        "queries": times,
-        "ratios": ratios,
-        "median_ratio": statistics.median(ratios),
-        "smallest_ratio": min(ratios),
-        "ours_median_s": statistics.median(one["ours_s"] for one in times),
-        "peer_median_s": statistics.median(one["peer_s"] for one in times),
-        "ours_full_scan_float32_s": scan / len(questions[:10]),
-        "full_scan_same_hits_in_order": sum(one["same_order"] for one in agreement),
-        "full_scan_largest_score_difference": max(one["difference"] for one in agreement),
-        "full_scan_answers": agreement,
-    }
-    print(
-        f"median ratio {result['median_ratio']:.1f}, smallest {result['smallest_ratio']:.1f}; "
-        f"ours {result['ours_median_s'] * 1e3:.0f} ms, "
-        f"peer {result['peer_median_s'] * 1e3:.0f} ms; "
-        f"full scan: same hits in order for {result['full_scan_same_hits_in_order']} of "
-        f"{len(questions)}, scores within {result['full_scan_largest_score_difference']:.1e}"
-    )
-    write_result(options.result, result)
+        answers.append(theirs)
+    return times, answers
 
 
 def _index(records: list[Record], encoded: Representations, **options: Any) -> LocalIndex:
@@ -166,15 +222,12 @@ def _compare(ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
     }
 
 
-def _split(items: list[str], count: int) -> tuple[list[str], list[str]]:
-    return items[:count], items[count:]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="checkpoint; written if absent")
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a document")
+    parser.add_argument("--join", type=int, nargs="+", default=[4], help="passages a document")
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--result", type=Path, default=RESULTS / "query_latency.json")

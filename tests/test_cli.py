@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from m3_retrievers.cli.app import app
 from m3_retrievers.cli.demo import QUESTIONS
-from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-c", "from m3_retrievers.cli import main; main()"]
 
@@ -15,7 +16,12 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     """Run the command as a user does, in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "NO_COLOR": "1"}
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
     )
 
 
@@ -23,7 +29,9 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def folder(tmp_path: Path) -> Path:
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "csv.md").write_text("# Reading\n\nThe reader returns each row of a csv file as a list.")
+    (docs / "csv.md").write_text(
+        "# Reading\n\nThe reader returns each row of a csv file as a list."
+    )
     (docs / "cats.txt").write_text("Cats sleep for most of the day.")
     return docs
 
@@ -96,7 +104,14 @@ def test_an_index_of_another_model_is_refused(folder, tmp_path, tiny_m3):
 def test_the_demo_answers_its_questions_and_opens_its_index_the_second_time(tmp_path):
     first = run("demo", "--limit", "60", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    for text in (*QUESTIONS, "dense", "BM25", "ColBERT", "hybrid", "m3-retrievers search .demo/index"):
+    for text in (
+        *QUESTIONS,
+        "dense",
+        "BM25",
+        "ColBERT",
+        "hybrid",
+        "m3-retrievers search .demo/index",
+    ):
         assert text in first.stdout
     assert "60/60" in first.stderr
     second = run("demo", "--limit", "60", cwd=tmp_path)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from m3_retrievers.documents import PASSAGE_WORDS, read_folder, read_passages, standard_library
 from m3_retrievers.errors import InputError
 
@@ -20,13 +21,17 @@ def test_an_underlined_title_is_a_heading_in_rst():
 
 def test_long_prose_is_cut_between_words_and_loses_none():
     words = [f"word{number}" for number in range(1000)]
-    passages = read_passages("\n".join([" ".join(words[:700]), " ".join(words[700:])]), source="a.txt")
+    passages = read_passages(
+        "\n".join([" ".join(words[:700]), " ".join(words[700:])]), source="a.txt"
+    )
     assert [word for passage in passages for word in passage.text.split()] == words
     assert all(len(passage.text.split()) <= PASSAGE_WORDS for passage in passages)
 
 
 def test_python_is_split_at_definitions_with_their_lines():
-    code = "import os\n\n\n@cache\ndef one():\n    return 1\n\n\nclass Two:\n    x = 2\n\nprint(1)\n"
+    code = (
+        "import os\n\n\n@cache\ndef one():\n    return 1\n\n\nclass Two:\n    x = 2\n\nprint(1)\n"
+    )
     found = [(p.metadata["title"], p.metadata["line"]) for p in read_passages(code, source="a.py")]
     assert found == [("a.py", 1), ("one", 4), ("Two", 9), ("a.py", 11)]
 

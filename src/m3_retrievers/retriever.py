@@ -201,7 +201,9 @@ class HybridRetriever:
             return []
         scores: dict[str, Floats] = {m: self._score(query, m, candidates) for m in self._modes}
         weighed = {m: s for m, s in scores.items() if m != "bm25" or "sparse" not in scores}
-        scales: dict[str, float] = {m: self.index.scale(query, m) for m in self._modes}
+        scales: dict[str, float] = {
+            mode: self.index.scale(query, mode) for mode in self._modes if mode in self.index.modes
+        }
         shares = scoring.contributions(weighed, self.weights, scales)
         hybrid = scoring.hybrid(weighed, self.weights, scales=scales)
         best = np.argsort(-hybrid, kind="stable")[:k]

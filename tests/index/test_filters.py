@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from m3_retrievers.errors import FilterError
 from m3_retrievers.index.filters import compile_filter
 

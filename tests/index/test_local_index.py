@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import sparse as sp
+
 from m3_retrievers.errors import (
     DuplicateIdError,
     FilterError,
@@ -16,7 +18,6 @@ from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.packed import MultiVectors
 from m3_retrievers.representations import Query, Record, Representations
 from m3_retrievers.scoring import by_mode
-from scipy import sparse as sp
 
 WORDS = ("river", "bridge", "page", "clock", "book", "cat")
 WIDTH, VOCABULARY = 8, 40
@@ -37,7 +38,9 @@ def represent(count: int, *, seed: int = 0) -> Representations:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     if not count:
-        return Representations(dense=unit(0), sparse=sp.csr_array((0, VOCABULARY), dtype=np.float32))
+        return Representations(
+            dense=unit(0), sparse=sp.csr_array((0, VOCABULARY), dtype=np.float32)
+        )
     weights = rng.random((count, VOCABULARY), np.float32) * (rng.random((count, VOCABULARY)) < 0.2)
     return Representations(
         dense=unit(count),
@@ -193,8 +196,10 @@ def test_upsert_replaces_and_counts_as_a_new_insertion(index):
     assert index.get(["d0"]) == [Record("d0", "clock cat", {"number": 77})]
     fresh = type(index)(modes=index._stored, weighting=BM25() if "bm25" in index.modes else None)
     fresh._colbert.dtype = index._colbert.dtype
-    fresh.add([*records(3)[1:], Record("d0", "clock cat", {"number": 77})],
-              Representations.concatenate([represent(3)[1:], represent(1, seed=7)]))
+    fresh.add(
+        [*records(3)[1:], Record("d0", "clock cat", {"number": 77})],
+        Representations.concatenate([represent(3)[1:], represent(1, seed=7)]),
+    )
     same(answers(index), answers(fresh))
 
 
@@ -230,8 +235,11 @@ def test_many_deletes_compact_and_change_no_answer(index):
     kept = represent(2_200)[np.arange(1_500, 2_200)]
     index.delete([f"d{number}" for number in range(1_500)])
     assert len(index._records) == 700
-    fresh = type(index)(modes=index._stored, weighting=BM25() if "bm25" in index.modes else None,
-                        colbert_dtype=index._colbert.dtype)
+    fresh = type(index)(
+        modes=index._stored,
+        weighting=BM25() if "bm25" in index.modes else None,
+        colbert_dtype=index._colbert.dtype,
+    )
     fresh.add(records(700, first=1_500), kept)
     same(answers(index), answers(fresh))
 
