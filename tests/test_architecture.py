@@ -16,6 +16,7 @@ ROWS = [
     ["errors"],
     ["lazy", "packed"],
     ["representations"],
+    ["records"],
     ["scoring", "fusion", "ranking"],
     ["encoder", "lexical", "index"],
     ["retriever", "reranking", "documents"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,19 +10,9 @@ import numpy as np
 from m3_retrievers import scoring
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.packed import Floats
-from m3_retrievers.representations import HybridWeights, Output, Representations
+from m3_retrievers.representations import ALL_OUTPUTS, HybridWeights, Output
 
 COLBERT_ONLY = HybridWeights(dense=0.0, sparse=0.0, colbert=1.0)
-
-_SCORE: dict[Output, Callable[[Representations, Representations], Floats]] = {
-    "dense": lambda query, texts: scoring.dense(query.require("dense"), texts.require("dense")),
-    "sparse": lambda query, texts: scoring.lexical(
-        query.require("sparse"), texts.require("sparse")
-    ),
-    "colbert": lambda query, texts: scoring.maxsim(
-        query.require("colbert"), texts.require("colbert")
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,7 @@ def rerank(
     if not len(texts):
         return []
     given = encoder.encode_documents(texts, outputs=outputs)
-    parts: dict[str, Floats] = {mode: _SCORE[mode](asked, given)[0] for mode in outputs}
+    parts: dict[str, Floats] = {mode: scoring.by_mode(mode, asked, given)[0] for mode in outputs}
     total = scoring.hybrid(parts, weights)
     named: dict[str, Floats] = parts if len(parts) == 1 else {**parts, "hybrid": total}
     order = np.argsort(-total, kind="stable")
@@ -71,5 +61,5 @@ def rerank(
 
 def _outputs(encoder: M3Encoder, weights: HybridWeights) -> tuple[Output, ...]:
     """Return the modes that count and that the model has; if it has none, those that count."""
-    weighted = tuple(mode for mode in _SCORE if getattr(weights, mode) > 0)
+    weighted = tuple(mode for mode in ALL_OUTPUTS if getattr(weights, mode) > 0)
     return tuple(mode for mode in weighted if mode in encoder.outputs) or weighted

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -28,6 +27,7 @@ from m3_retrievers.index.base import Filter, Index, SavableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.packed import Floats
+from m3_retrievers.records import check_k, records_of
 from m3_retrievers.representations import (
     Hit,
     HybridWeights,
@@ -350,7 +350,7 @@ class HybridRetriever:
     ) -> list[str]:
         check_k(chunk_size, name="chunk_size")
         replace = put == self.index.upsert
-        records: Iterable[Record] = _records(texts, ids, metadata)
+        records: Iterable[Record] = records_of(texts, ids, metadata)
         if isinstance(texts, Sequence):
             records = list(records)
             self._check_ids([record.id for record in records], replace=replace)
@@ -385,12 +385,6 @@ class HybridRetriever:
             seen.add(id)
 
 
-def check_k(k: int, *, name: str = "k") -> None:
-    """Raise InputError unless k is an integer of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
-
-
 def _legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
     if isinstance(legs, str) or not legs or len(set(legs)) != len(legs):
         raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r}.")
@@ -407,35 +401,6 @@ def _legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
         stacklevel=3,
     )
     return kept
-
-
-def _records(
-    texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
-) -> Iterator[Record]:
-    """Yield checked records; an id is made up and metadata is empty where none is given."""
-    if isinstance(texts, str):
-        check_texts(texts)
-    for name, other in (("ids", ids), ("metadata", metadata)):
-        sized = isinstance(texts, Sequence) and isinstance(other, Sequence)
-        if sized and len(texts) != len(other):  # type: ignore[arg-type]
-            raise InputError(
-                f"{name} expects one entry a text, got {len(other)} for {len(texts)} texts."  # type: ignore[arg-type]
-            )
-    id_source = iter(ids) if ids is not None else iter(lambda: str(uuid4()), None)
-    metadata_source = iter(metadata) if metadata is not None else iter(dict, None)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"expected texts that are strings, got {type(text).__name__} ({text!r:.60}) at "
-                f"position {position}. Drop it or turn it into a string first."
-            )
-        id, about = next(id_source, None), next(metadata_source, None)
-        if not isinstance(id, str) or not isinstance(about, Mapping):
-            raise InputError(
-                "expected a string id and a metadata mapping for each text, got "
-                f"{id!r:.60} and {about!r:.60} at position {position}."
-            )
-        yield Record(id, text, about)
 
 
 def _ranks(scores: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:

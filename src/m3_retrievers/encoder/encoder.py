@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from m3_retrievers.encoder.coalesce import Coalesced
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.forward import forward, pad
 from m3_retrievers.encoder.heads import HeadSpec
-from m3_retrievers.encoder.pieces import TRUNCATIONS, Tokens, Truncation, check_texts, cut, tokenize
+from m3_retrievers.encoder.pieces import Tokens, Truncation, check_texts, cut, tokenize
+from m3_retrievers.encoder.settings import DType, Settings, choose_device, choose_dtype
 from m3_retrievers.errors import InputError, MissingHeadError
-from m3_retrievers.packed import MultiVectors
 from m3_retrievers.representations import (
     ALL_OUTPUTS,
     HybridWeights,
@@ -39,41 +39,9 @@ from m3_retrievers.representations import (
     Scores,
 )
 
-DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-
 # Tokens of a padded batch. Processors run best while a batch's activations stay in cache;
 # accelerators want enough work to fill them.
 _BUDGETS = {"cpu": 2_000, "cuda": 32_768, "mps": 8_192}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How texts are read; see ``M3Encoder.from_pretrained`` for each."""
-
-    truncation: Truncation = "warn"
-    query_max_length: int = 512
-    document_max_length: int = 8192
-    query_instruction: str = ""
-    truncate_dim: int | None = None
-    mcls_every: int | None = None
-    batch_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.truncation not in TRUNCATIONS:
-            raise InputError(f"truncation expects one of {TRUNCATIONS}, got {self.truncation!r}.")
-        for name, least in (
-            ("query_max_length", 3),
-            ("document_max_length", 3),
-            ("truncate_dim", 1),
-            ("mcls_every", 1),
-            ("batch_tokens", 1),
-        ):
-            value = getattr(self, name)
-            optional = name in ("truncate_dim", "mcls_every", "batch_tokens")
-            if value is None and optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} expects an integer of at least {least}, got {value!r}.")
 
 
 class M3Encoder:
@@ -147,8 +115,8 @@ class M3Encoder:
             mcls_every=mcls_every,
             batch_tokens=batch_tokens,
         )
-        where = _device(device)
-        return cls(source, settings, device=where, dtype=_dtype(dtype, where))
+        where = choose_device(device)
+        return cls(source, settings, device=where, dtype=choose_dtype(dtype, where))
 
     def __repr__(self) -> str:
         return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
@@ -386,28 +354,3 @@ def _pair(pair: tuple[str, str], position: int) -> tuple[str, str]:
             f"expected pairs (query, document) of strings, got {pair!r:.80} at position {position}."
         )
     return pair[0], pair[1]
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise InputError(
-                f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r}."
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _dtype(dtype: DType, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if dtype not in known:
-        raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r}.")
-    return known[dtype]
-
-
-__all__ = ["HeadSpec", "M3Encoder", "MultiVectors", "Settings"]

@@ -17,8 +17,9 @@ from typing_extensions import override
 
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.documents import from_hit, from_ranking
+from m3_retrievers.records import check_k
 from m3_retrievers.representations import Mode, Query, Ranking
-from m3_retrievers.retriever import HybridRetriever, check_k
+from m3_retrievers.retriever import HybridRetriever
 
 
 class Leg(BaseRetriever):

@@ -21,8 +21,8 @@ from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.langchain.documents import documents_of, from_ranking, records_of
 from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.records import check_k
 from m3_retrievers.representations import Mode, Query, Representations
-from m3_retrievers.retriever import check_k
 
 
 class LexicalRetriever(BaseRetriever):

@@ -25,8 +25,9 @@ from m3_retrievers.langchain.documents import documents_of, records_of, store
 from m3_retrievers.langchain.fused import fuse
 from m3_retrievers.langchain.legs import asearch, ls_params, search
 from m3_retrievers.langchain.lexical import LexicalRetriever
+from m3_retrievers.records import check_k
 from m3_retrievers.representations import HybridWeights, Mode
-from m3_retrievers.retriever import Fusion, HybridRetriever, Recall, check_k
+from m3_retrievers.retriever import Fusion, HybridRetriever, Recall
 
 LEGS: tuple[Mode, ...] = ("dense", "sparse")
 

@@ -1,0 +1,67 @@
+"""How an encoder reads texts, and on what it runs: the options, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from m3_retrievers.encoder.pieces import TRUNCATIONS, Truncation
+from m3_retrievers.errors import InputError
+
+DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How texts are read; see ``M3Encoder.from_pretrained`` for each."""
+
+    truncation: Truncation = "warn"
+    query_max_length: int = 512
+    document_max_length: int = 8192
+    query_instruction: str = ""
+    truncate_dim: int | None = None
+    mcls_every: int | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.truncation not in TRUNCATIONS:
+            raise InputError(f"truncation expects one of {TRUNCATIONS}, got {self.truncation!r}.")
+        for name, least in (
+            ("query_max_length", 3),
+            ("document_max_length", 3),
+            ("truncate_dim", 1),
+            ("mcls_every", 1),
+            ("batch_tokens", 1),
+        ):
+            value = getattr(self, name)
+            optional = name in ("truncate_dim", "mcls_every", "batch_tokens")
+            if value is None and optional:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} expects an integer of at least {least}, got {value!r}.")
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Return the device asked for, or the fastest kind there is: CUDA, MPS, processor."""
+    if device is not None:
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise InputError(
+                f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r}."
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: DType, device: torch.device) -> torch.dtype:
+    """Return the backbone's number type; ``"auto"`` is float16 on CUDA, float32 elsewhere."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype not in known:
+        raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r}.")
+    return known[dtype]

@@ -1,0 +1,46 @@
+"""What callers hand in, checked before anything is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from uuid import uuid4
+
+import numpy as np
+
+from m3_retrievers.errors import InputError
+from m3_retrievers.representations import Metadata, Record
+
+
+def check_k(k: int, *, name: str = "k") -> None:
+    """Raise InputError unless k is an integer of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
+
+
+def records_of(
+    texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
+) -> Iterator[Record]:
+    """Yield checked records; an id is made up and metadata is empty where none is given."""
+    if isinstance(texts, str):
+        raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
+    for name, other in (("ids", ids), ("metadata", metadata)):
+        sized = isinstance(texts, Sequence) and isinstance(other, Sequence)
+        if sized and len(texts) != len(other):  # type: ignore[arg-type]
+            raise InputError(
+                f"{name} expects one entry a text, got {len(other)} for {len(texts)} texts."  # type: ignore[arg-type]
+            )
+    id_source = iter(ids) if ids is not None else iter(lambda: str(uuid4()), None)
+    metadata_source = iter(metadata) if metadata is not None else iter(dict, None)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(
+                f"expected texts that are strings, got {type(text).__name__} ({text!r:.60}) at "
+                f"position {position}. Drop it or turn it into a string first."
+            )
+        id, about = next(id_source, None), next(metadata_source, None)
+        if not isinstance(id, str) or not isinstance(about, Mapping):
+            raise InputError(
+                "expected a string id and a metadata mapping for each text, got "
+                f"{id!r:.60} and {about!r:.60} at position {position}."
+            )
+        yield Record(id, text, about)
