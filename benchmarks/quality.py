@@ -40,7 +40,7 @@ def main() -> None:
     about = machine(threads=torch.get_num_threads())
     datasets = {}
     for folder in options.data:
-        name = "/".join(folder.resolve().parts[-2:])
+        name = "/".join(folder.resolve().parts[-2:]).removeprefix("data/")
         datasets[name] = evaluate(encoder, folder)
         print(f"{name}: {datasets[name]['runs']}")
     result = {"machine": about, "model": encoder.name, "datasets": datasets}
