@@ -58,19 +58,22 @@ def main() -> None:
     encoder = M3Encoder.from_pretrained(
         folder, device="cpu", dtype="float32", document_max_length=options.max_length
     )
-    passages = standard_library_texts(options.documents)
+    passages = standard_library_texts(options.passages)
     seconds, encoded = timed(lambda: encoder.encode_documents(passages, show_progress=True))
     questions = standard_library_questions(options.queries + WARM_UP)
     result = {
         "machine": about,
-        "documents": len(passages),
+        "documents": options.documents,
+        "passages": len(passages),
         "tokens_a_passage": spread(encoded.colbert.lengths.tolist()),
         "seconds_to_encode_passages": seconds,
         "tokens_a_query": spread([len(ids) for ids in encoder.tokenizer(questions).input_ids]),
         "passages_a_document": {},
     }
     for count in options.join:
-        one = measure(encoder, folder, *join(passages, encoded, count), questions)
+        one = measure(
+            encoder, folder, *join(passages, encoded, options.documents, count), questions
+        )
         result["passages_a_document"][str(count)] = one
         print(
             f"{one['tokens_a_document']['median']} tokens a document: median ratio "
@@ -85,17 +88,17 @@ def main() -> None:
 
 
 def join(
-    passages: list[str], encoded: Representations, count: int
+    passages: list[str], encoded: Representations, documents: int, count: int
 ) -> tuple[list[Record], Representations]:
-    """Return documents of ``count`` neighbouring passages each, put together as windows are.
+    """Return documents of ``count`` different passages each, put together as windows are.
 
     Dense is the normalised mean, sparse the maximum of each term, ColBERT all vectors: what
     ``truncation="windows"`` gives for a text whose windows are these passages.
     """
-    rows = (np.arange(len(passages))[:, None] + np.arange(count)) % len(passages)
-    records = [
-        Record(str(at), " ".join(passages[row] for row in one)) for at, one in enumerate(rows)
-    ]
+    # each time round the passages, the step between those of a document grows by one
+    at = np.arange(documents)[:, None]
+    rows = (at + np.arange(count) * (1 + at // len(passages))) % len(passages)
+    records = [Record(str(n), " ".join(passages[row] for row in one)) for n, one in enumerate(rows)]
     dense = encoded.dense[rows].sum(axis=1)
     sparse = encoded.sparse[rows[:, 0]]
     for column in range(1, count):
@@ -227,6 +230,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="checkpoint; written if absent")
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--max-length", type=int, default=128, help="tokens of a document")
+    parser.add_argument("--passages", type=int, default=2000, help="how many are encoded")
     parser.add_argument("--join", type=int, nargs="+", default=[4], help="passages a document")
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
