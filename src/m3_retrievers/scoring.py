@@ -78,7 +78,9 @@ def packed_maxsim(
 
     q_vectors (i, h) with q_offsets (q + 1,); d_vectors (j, h) with d_offsets (d + 1,).
     """
-    similarities = d_vectors @ q_vectors.T  # (j, i), all tokens of all texts
+    # (i, j) turned over, not d_vectors @ q_vectors.T: with few query tokens the product that is
+    # wide runs 4 times as fast as the tall one (18,000 × 384 by 15: 2.5 ms against 12 on 4 cores)
+    similarities = (q_vectors @ d_vectors.T).T.contiguous()  # (j, i), all tokens of all texts
     best = _segments(similarities, d_offsets, "max")  # (d, i)
     return _segments(best.T.contiguous(), q_offsets, "mean")  # (q, d)
 
