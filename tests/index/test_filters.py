@@ -87,3 +87,54 @@ def test_negations_are_the_opposite_of_what_they_negate(about, key, value):
     assert passes({"$not": {key: value}}) is not passes({key: value})
     both = {"$and": [{key: value}, {"x": {"$exists": True}}]}
     assert passes(both) is (passes({key: value}) and "x" in about)
+
+
+OPERATORS = {
+    "$eq": lambda value, operand: value == operand,
+    "$gt": lambda value, operand: value > operand,
+    "$gte": lambda value, operand: value >= operand,
+    "$lt": lambda value, operand: value < operand,
+    "$lte": lambda value, operand: value <= operand,
+}
+
+
+def passes(filter, about) -> bool:
+    """A filter read word by word, as a second opinion."""
+    for key, operand in filter.items():
+        if key == "$and":
+            one = all(passes(part, about) for part in operand)
+        elif key == "$or":
+            one = any(passes(part, about) for part in operand)
+        elif key == "$not":
+            one = not passes(operand, about)
+        else:
+            ((name, value),) = operand.items()
+            held = about.get(key)
+            items = held if isinstance(held, list) else [held]
+            alike = [item for item in items if type(item) is type(value)]
+            one = any(OPERATORS[name](item, value) for item in alike)
+        if not one:
+            return False
+    return True
+
+
+kept = st.one_of(values, st.lists(values, max_size=3))
+comparisons = st.dictionaries(
+    st.sampled_from("xyz"),
+    st.dictionaries(st.sampled_from(sorted(OPERATORS)), values, min_size=1, max_size=1),
+    max_size=2,
+)
+filters = st.recursive(
+    comparisons,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
+        inner.map(lambda part: {"$not": part}),
+    ),
+    max_leaves=6,
+)
+
+
+@given(filters, st.dictionaries(st.sampled_from("xyz"), kept))
+def test_nested_filters_agree_with_reading_them_word_by_word(filter, about):
+    assert compile_filter(filter)(about) is passes(filter, about)

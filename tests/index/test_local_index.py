@@ -122,6 +122,20 @@ def test_score_equals_recall_for_any_choice_of_documents(index):
         np.testing.assert_allclose(index.score(QUERY, mode, chosen), expected, atol=1e-6)
 
 
+@settings(max_examples=20)
+@given(st.permutations(range(12)), st.sampled_from(sorted(BUILDERS)))
+def test_the_order_of_insertion_changes_no_score(order, name):
+    index, shuffled = BUILDERS[name](), BUILDERS[name]()
+    rows = np.array(order, np.int64)
+    index.add(records(12), represent(12))
+    shuffled.add([records(12)[row] for row in order], represent(12)[rows])
+    for mode in index.modes:
+        ids = [f"d{number}" for number in range(12)]
+        np.testing.assert_allclose(
+            shuffled.score(QUERY, mode, ids), index.score(QUERY, mode, ids), atol=1e-6
+        )
+
+
 def test_k_cuts_the_ranking_and_nothing_else(index):
     index.add(records(30), represent(30))
     for mode, everything in answers(index).items():
@@ -129,7 +143,7 @@ def test_k_cuts_the_ranking_and_nothing_else(index):
         assert list(best.ids) == [id for id, _ in everything[:4]]
 
 
-@pytest.mark.parametrize("k", [0, -1, True])
+@pytest.mark.parametrize("k", [0, -1, True, 2.5, "3"])
 def test_k_below_one_is_refused(index, k):
     index.add(records(3), represent(3))
     for mode in index.modes:
@@ -261,6 +275,66 @@ def test_representations_that_do_not_fit_are_refused_and_nothing_is_stored():
         index.add(more, wide)
     assert len(index) == 2
     assert len(index._dense) == len(index._sparse) == len(index._colbert) == 2
+
+
+@pytest.mark.parametrize("name", ["dense", "sparse", "colbert"])
+def test_numbers_that_are_not_finite_are_refused_and_nothing_is_stored(name):
+    index = LocalIndex(weighting=BM25())
+    index.add(records(3), represent(3))
+    before = answers(index)
+    bad = represent(2, seed=4)
+    numbers = {"dense": bad.dense, "sparse": bad.sparse.data, "colbert": bad.colbert.vectors}
+    numbers[name].flat[0] = np.nan
+    with pytest.raises(InputError, match=f"finite {name}"):
+        index.upsert(records(2, first=2), bad)
+    assert index.ids == ("d0", "d1", "d2")
+    assert answers(index) == before
+
+
+class InterruptedBM25(BM25):
+    """A weighting during which the user presses Ctrl-C, once: the last leg of an add."""
+
+    pressed = False
+
+    def count(self, texts):
+        if "stop" in texts and not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return super().count(texts)
+
+
+def test_an_interrupted_upsert_leaves_the_index_as_it_was_and_can_be_repeated():
+    index, fresh = LocalIndex(weighting=InterruptedBM25()), LocalIndex(weighting=BM25())
+    replacing = [Record("d1", "stop"), Record("d9", "river")]
+    for every in (index, fresh):
+        every.add(records(3), represent(3))
+    with pytest.raises(KeyboardInterrupt):
+        index.upsert(replacing, represent(2, seed=4))
+    assert index.ids == ("d0", "d1", "d2")
+    assert answers(index) == answers(fresh)
+    for every in (index, fresh):
+        every.upsert(replacing, represent(2, seed=4))
+    assert index.ids == ("d0", "d2", "d1", "d9")
+    same(answers(index), answers(fresh))
+
+
+def test_an_interrupted_first_add_leaves_an_empty_index_that_works():
+    index = LocalIndex(weighting=InterruptedBM25())
+    with pytest.raises(KeyboardInterrupt):
+        index.add([Record("d0", "stop")], represent(1))
+    assert len(index) == 0
+    assert all(found == [] for found in answers(index).values())
+    index.add(records(4), represent(4))
+    assert index.ids == ("d0", "d1", "d2", "d3")
+
+
+def test_a_query_of_several_texts_is_refused(index):
+    index.add(records(3), represent(3))
+    for mode in index.modes - {"bm25"}:
+        with pytest.raises(InputError, match="one"):
+            index.recall(Query("river", represent(2)), mode, k=1)
+        with pytest.raises(InputError, match="one"):
+            index.score(Query("river", represent(2)), mode, ["d0"])
 
 
 @pytest.mark.parametrize("bad", [{"x": {1, 2}}, {"x": object()}, {3: "x"}])

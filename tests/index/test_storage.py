@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,54 @@ def test_a_first_save_that_is_killed_leaves_a_folder_that_can_be_saved_into(tmp_
         assert number_in(folder) == 2
 
 
+# Children of a small process, so that no thread is lost in the fork; each leaves at its
+# n-th opening, creating, renaming or removing of a file, with no chance to clean up.
+REAL_KILLS = """
+import os, sys
+from pathlib import Path
+from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.representations import Record
+
+def save(folder, number):
+    settings = {"number": number}
+    write_generation(folder, arrays={}, documents=[Record("a", "text")], settings=settings)
+
+def killed(folder, step):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    left = [step]
+    def count(event, arguments):
+        left[0] -= event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+        if not left[0]:
+            os._exit(9)
+    sys.addaudithook(count)
+    save(folder, 2)
+    os._exit(0)
+
+step, alive = 0, False
+while not alive:
+    step += 1
+    folder = Path(sys.argv[1]) / str(step)
+    save(folder, 1)
+    alive = not killed(folder, step)
+    print(read_generation(folder).settings["number"], end="")
+    save(folder, 3)
+    assert len(list(folder.iterdir())) == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
+def test_a_process_that_really_dies_leaves_the_old_index_or_the_new_one(tmp_path):
+    command = [sys.executable, "-c", REAL_KILLS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout
+    assert found.strip("1").strip("2") == ""
+    assert found.count("1") > 8
+    assert found.endswith("22")
+
+
 def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -121,7 +171,7 @@ def test_any_changed_byte_is_noticed_and_its_file_named(tmp_path):
     save(tmp_path / "index", 1)
     for path in files_of(tmp_path / "index"):
         content = path.read_bytes()
-        for at in {0, len(content) // 2, len(content) - 1}:
+        for at in range(len(content)):
             changed = bytearray(content)
             changed[at] ^= 1
             path.write_bytes(bytes(changed))
@@ -161,6 +211,19 @@ def test_a_newer_format_is_refused_as_such(tmp_path):
     (tmp_path / "manifest.json").write_bytes(storage._rendered({**manifest, "version": 99}))
     with pytest.raises(SavedIndexError, match="version 99"):
         read_generation(tmp_path)
+
+
+def test_a_manifest_that_names_foreign_files_is_refused(tmp_path):
+    save(tmp_path / "index", 1)
+    (tmp_path / "thesis.txt").write_text("mine")
+    path = tmp_path / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest.pop("sha256")
+    manifest["files"]["../../thesis.txt"] = {"bytes": 4, "sha256": ""}
+    path.write_bytes(storage._rendered(manifest))
+    with pytest.raises(IndexCorruptError, match="names files"):
+        save(tmp_path / "index", 2)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_folder_without_an_index_is_no_index(tmp_path):

@@ -6,7 +6,8 @@ import copy
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ class LocalIndex:
             raise InputError(f"delete expects a list of ids, got one string {ids!r}: wrap it.")
         with self._lock:
             there = [id for id in dict.fromkeys(ids) if id in self._row_of]
-            self._bury(there)
-            self._compact_if_worth_it()
+            with self._changing():
+                self._bury(there)
             return there
 
     def get(self, ids: Sequence[str]) -> list[Record]:
@@ -148,9 +149,9 @@ class LocalIndex:
 
         k: None ranks all of them. Lexical modes leave out records that share no term.
         """
-        if k is not None and (isinstance(k, bool) or k < 1):
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
             raise InputError(f"k expects an integer of at least 1, or None for all, got {k!r}.")
-        self._check_mode(mode)
+        self._check_asked(query, mode)
         with self._lock:
             admitted = self._admitted(filter)
             rows, scores = self._search(query, mode, k, admitted)
@@ -158,7 +159,7 @@ class LocalIndex:
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
-        self._check_mode(mode)
+        self._check_asked(query, mode)
         with self._lock:
             unknown = [id for id in ids if id not in self._row_of]
             if unknown:
@@ -270,26 +271,22 @@ class LocalIndex:
         widths = self._check_fit(len(kept), representations)
         if not kept:
             return
-        # counting may fail on a foreign tokenizer; from here on nothing can
-        counts = None
-        if self._weighted is not None:
-            counts = self._weighted.weighting.count([record.text for record in kept])
-        self._bury([id for id in ids if id in self._row_of])
-        self._widths |= widths
         first = len(self._records)
-        self._records += kept
-        self._row_of.update((id, first + at) for at, id in enumerate(ids))
-        self._alive.append(np.ones(len(kept), bool))
-        if "dense" in self._stored:
-            self._dense.append(representations.require("dense"))
-        if "sparse" in self._stored:
-            self._sparse.append(representations.require("sparse"))
-        if "colbert" in self._stored:
-            self._colbert.append(representations.require("colbert"))
-        if self._weighted is not None and counts is not None:
-            self._weighted.append(counts)
-        self._masks.clear()
-        self._compact_if_worth_it()
+        with self._changing():
+            if "dense" in self._stored:
+                self._dense.append(representations.require("dense"))
+            if "sparse" in self._stored:
+                self._sparse.append(representations.require("sparse"))
+            if "colbert" in self._stored:
+                self._colbert.append(representations.require("colbert"))
+            if self._weighted is not None:
+                texts = [record.text for record in kept]
+                self._weighted.append(self._weighted.weighting.count(texts))
+            self._widths |= widths
+            self._records += kept
+            self._alive.append(np.ones(len(kept), bool))
+            self._bury([id for id in ids if id in self._row_of])
+            self._row_of.update((id, first + at) for at, id in enumerate(ids))
 
     def _check_fit(self, count: int, representations: Representations) -> dict[str, int]:
         """Return the width of each stored output; raises if one is missing or does not fit."""
@@ -306,6 +303,12 @@ class LocalIndex:
                     "Encode with the model and settings it was built with."
                 )
             widths[name] = int(width)
+            numbers = {"sparse": "data", "colbert": "vectors"}.get(name)
+            if not np.all(np.isfinite(getattr(value, numbers) if numbers else value)):
+                raise InputError(
+                    f"expected finite {name} representations, got NaN or infinity among them. "
+                    "Check the model's weights and dtype."
+                )
         if self._stored and len(representations) != count:
             raise InputError(
                 f"expected a row of representations for each of {count} records, got "
@@ -318,24 +321,39 @@ class LocalIndex:
         self._alive.rows[rows] = False
         if "sparse" in self._stored:
             self._sparse.delete(rows)
-        if len(rows):
-            self._masks.clear()
 
-    def _compact_if_worth_it(self) -> None:
-        dead = len(self._records) - len(self)
-        if dead <= max(_DEAD_ROWS_KEPT, len(self)):
-            return
-        live = self._live()
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep every leg in step with the records, also after an error or a Ctrl-C in between.
+
+        A change extends the legs before the records, so dropping what no live record owns
+        leaves the index as it was before, or with the whole change.
+        """
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            self._masks.clear()
+            dead = len(self._records) - len(self)
+            if not done or dead > max(_DEAD_ROWS_KEPT, len(self)):
+                self._compact()
+
+    def _compact(self) -> None:
+        """Build everything again from the live rows, in their order."""
+        # of two live rows with one id, left by an upsert cut short, the later one counts
+        rows = {self._records[row].id: row for row in self._live()}
+        live = np.array(sorted(rows.values()), np.int64)
         self._records = [self._records[row] for row in live]
         self._row_of = {record.id: row for row, record in enumerate(self._records)}
         self._alive = GrowingRows(np.ones(len(live), bool))
-        self._masks.clear()
+        # an index of no rows takes any width
         if "dense" in self._stored:
-            self._dense = DenseIndex(self._dense.rows[live])
+            self._dense = DenseIndex(self._dense.rows[live] if len(live) else None)
         if "sparse" in self._stored:
             self._sparse = InvertedIndex.from_matrix(sp.csr_array(self._sparse.matrix[live]))
         if "colbert" in self._stored:
-            kept = self._colbert.take(live)
+            kept = self._colbert.take(live) if len(live) else None
             self._colbert = MultiVectorIndex(kept, dtype=self._colbert.dtype)
         if self._weighted is not None:
             counts = sp.csr_array(self._weighted.counts[live])
@@ -346,9 +364,9 @@ class LocalIndex:
 
     def _admitted(self, filter: Filter | None) -> NDArray[np.bool_] | None:
         """Return the rows that may be found, (n,); None for all of them."""
+        test = compile_filter(filter)
         if not filter:
             return None if len(self) == len(self._records) else self._alive.rows
-        test = compile_filter(filter)
         key = _key(filter)
         mask = None if key is None else self._masks.get(key)
         if mask is None:
@@ -389,6 +407,14 @@ class LocalIndex:
             return self._colbert.score(asked.require("colbert"), rows)
         assert self._weighted is not None  # _check_mode saw to it
         return self._weighted.score(query.text, rows, alive=self._alive.rows)
+
+    def _check_asked(self, query: Query, mode: Mode) -> None:
+        self._check_mode(mode)
+        if mode in STORED and len(query.representations) > 1:
+            raise InputError(
+                f"A query expects the representations of one text, got "
+                f"{len(query.representations)}: pass one query a call."
+            )
 
     def _check_mode(self, mode: Mode) -> None:
         if mode not in self.modes:

@@ -180,6 +180,8 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{str(path)!r} has format version {manifest['version']}, this m3-retrievers reads "
             f"versions up to {VERSION}. Upgrade m3-retrievers, or index the documents again."
         )
+    if not all(map(_FILE.fullmatch, manifest["files"])):
+        raise IndexCorruptError(f"{str(path)!r} names files that m3-retrievers does not write.")
     return dict(manifest)
 
 
