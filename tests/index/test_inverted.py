@@ -12,14 +12,14 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.inverted import InvertedIndex
 
 # Halves add up exactly, so ties are real ties and equality can be asked for.
-# a stored 0 is no term weight: what the encoder and BM25 make has none
+# A stored 0 is no term weight: what the encoder and BM25 make has none.
 halves = st.integers(-4, 6).filter(bool).map(lambda number: number / 2)
 positives = st.integers(1, 6).map(lambda number: number / 2)
 
 
 @st.composite
 def sparse_rows(draw, *, weights=halves, max_rows=5, max_width=9):
-    """Rows as {column: weight}, explicit zeros included, with a width of their own."""
+    """Rows as {column: weight}, with a width of their own."""
     width = draw(st.integers(1, max_width))
     row = st.dictionaries(st.integers(0, width - 1), weights, max_size=5)
     return draw(st.lists(row, max_size=max_rows)), width
