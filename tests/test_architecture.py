@@ -20,7 +20,8 @@ ROWS = [
     ["scoring", "fusion", "ranking"],
     ["encoder", "lexical", "index"],
     ["retriever", "reranking", "documents"],
-    ["langchain", "llama_index", "doctor"],
+    ["training", "explain"],
+    ["langchain", "llama_index", "evaluation", "doctor"],
     ["cli"],
 ]
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
@@ -63,8 +64,12 @@ MAY_LOAD = {
     "typer": {"cli"},
     "rich": {"cli"},
     "rank_bm25": {"lexical"},
-    "transformers": {"encoder"},
-    "torch": {"scoring", "encoder", "doctor"},
+    "transformers": {"encoder", "training"},
+    "accelerate": {"training"},
+    "peft": {"training"},
+    "ir_measures": {"evaluation"},
+    "matplotlib": {"explain"},
+    "torch": {"scoring", "encoder", "training", "doctor"},
 }
 
 

@@ -6,20 +6,24 @@
     ├── InputError (ValueError)          a value the caller passed
     │   ├── DuplicateIdError             an id given twice, or already in the index
     │   ├── FilterError                  a metadata filter that cannot be read
-    │   └── TextTooLongError             a text over the limit, with truncation="error"
+    │   ├── TextTooLongError             a text over the limit, with truncation="error"
+    │   ├── DatasetError                 a test collection that cannot be read as one
+    │   └── TrainingDataError            a training line that cannot be learned from
     ├── CheckpointError (ValueError)     a model folder that cannot be used as it is
     │   ├── MissingHeadError             a head is asked for and its file is not there
     │   └── HeadShapeError               a head's tensor does not fit the backbone
     ├── SavedIndexError (ValueError)         a saved index that cannot be opened or replaced
     │   ├── IndexCorruptError            a file is torn, missing or changed
     │   └── IndexModelError              it was built by another model
+    ├── TrainingError (RuntimeError)     training went where it cannot succeed
     ├── MissingOutputError (ValueError)  a score needs an output that was not computed
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
     M3Warning (UserWarning)
     ├── TruncationWarning                texts were cut to the length limit
     ├── LexicalFallbackWarning           no sparse head: BM25 serves as the lexical leg
-    └── MemoryWarning                    memory ran out: the batch was halved
+    ├── MemoryWarning                    memory ran out: the batch was halved
+    └── TrainingWarning                  training goes on, but something wants a look
 
 Each message says what was expected, what came, and what to do about it. The bases
 from the standard library let callers who do not know this package catch what they
@@ -47,6 +51,18 @@ class FilterError(InputError):
 
 class TextTooLongError(InputError):
     """A text is over the length limit and ``truncation="error"`` was asked for."""
+
+
+class DatasetError(InputError):
+    """A test collection's file is missing, malformed, or contradicts another of its files."""
+
+
+class TrainingDataError(InputError):
+    """A line of training data is malformed, or holds nothing to learn from."""
+
+
+class TrainingError(M3Error, RuntimeError):
+    """Training reached a state it cannot recover from, such as a sparse head of zeros."""
 
 
 class CheckpointError(M3Error, ValueError):
@@ -103,3 +119,7 @@ class LexicalFallbackWarning(M3Warning):
 
 class MemoryWarning(M3Warning):
     """Memory ran out during encoding, and the token budget was halved."""
+
+
+class TrainingWarning(M3Warning):
+    """Training goes on, but a figure says that something should be looked at."""
