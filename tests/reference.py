@@ -8,7 +8,7 @@ vectors lists of vectors, one a token.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Vector = Sequence[float]
@@ -127,6 +127,116 @@ def five_scores(
         "colbert_sparse_dense": (w_colbert * colbert + w_sparse * sparse + w_dense * dense)
         / (w_colbert + w_sparse + w_dense),
     }
+
+
+# --- training: scores as rows, one row a query -----------------------------------------------
+
+
+def largest_weights(tokens: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """The largest weight of each id in one text, given as (id, weight) pairs."""
+    largest: dict[int, float] = {}
+    for id, weight in tokens:
+        largest[id] = max(weight, largest.get(id, 0.0))
+    return largest
+
+
+def log_softmax(scores: Vector) -> list[float]:
+    top = max(scores)
+    log_sum = top + math.log(math.fsum(math.exp(score - top) for score in scores))
+    return [score - log_sum for score in scores]
+
+
+def softmax(scores: Vector) -> list[float]:
+    return [math.exp(log_share) for log_share in log_softmax(scores)]
+
+
+def info_nce(scores: Vectors, targets: Sequence[int]) -> float:
+    """The mean over queries of −log of the share that softmax gives the positive."""
+    rows = zip(scores, targets, strict=True)
+    return _mean([-log_softmax(row)[target] for row, target in rows])
+
+
+def cross_entropy(scores: Vectors, shares: Vectors) -> float:
+    """The mean over queries of −Σ share · log softmax(score): kl_div and self-distillation."""
+    rows = zip(scores, shares, strict=True)
+    return _mean([-dot(share, log_softmax(row)) for row, share in rows])
+
+
+def m3_kd_loss(scores: Vectors, targets: Sequence[int], shares: Vectors) -> float:
+    """Each member of a group, by its share, against all but the members before it."""
+    losses = []
+    for row, first, share in zip(scores, targets, shares, strict=True):
+        for member, part in enumerate(share):
+            left = [*row[:first], *row[first + member :]]  # the member now stands at ``first``
+            losses.append(-part * log_softmax(left)[first])
+    return math.fsum(losses) / len(scores)
+
+
+def ensemble(modes: Mapping[str, Vectors], weights: Mapping[str, float]) -> list[list[float]]:
+    """The weighted sum of the modes, cell by cell."""
+    first = next(iter(modes.values()))
+    return [
+        [math.fsum(weights[name] * modes[name][q][d] for name in modes) for d in range(len(row))]
+        for q, row in enumerate(first)
+    ]
+
+
+def m3_loss(
+    similarities: Mapping[str, Vectors],
+    targets: Sequence[int],
+    *,
+    shares: Vectors | None = None,
+    kind: str = "kl_div",
+    own_shares: Vectors | None = None,
+) -> dict[str, float]:
+    """All of M3's loss with the paper's constants: temperature 0.02, weights 1, 0.3, 1.
+
+    similarities: dense, sparse and colbert. shares: an outside teacher's, a group a row.
+    own_shares: softmax of the ensemble, a constant, where the modes learn from it.
+    """
+    modes = {
+        name: [[one / 0.02 for one in row] for row in rows] for name, rows in similarities.items()
+    }
+    modes["ensemble"] = ensemble(modes, {"dense": 1.0, "sparse": 0.3, "colbert": 1.0})
+    losses = {name: contrast(rows, targets, shares, kind) for name, rows in modes.items()}
+    total = losses["dense"] + 0.1 * losses["sparse"] + losses["colbert"] + losses["ensemble"]
+    losses["total"] = total / 4
+    if own_shares is not None:
+        for name in similarities:
+            losses[f"distill_{name}"] = cross_entropy(modes[name], own_shares)
+        taught = losses["distill_dense"] + 0.1 * losses["distill_sparse"]
+        taught = (taught + losses["distill_colbert"]) / 3
+        losses["total"] = (losses["total"] + taught) / 2
+    return losses
+
+
+def contrast(scores: Vectors, targets: Sequence[int], shares: Vectors | None, kind: str) -> float:
+    """One mode's loss: InfoNCE; with kl_div the group's as well; or m3_kd_loss instead."""
+    if shares is None:
+        return info_nce(scores, targets)
+    if kind == "m3_kd_loss":
+        return m3_kd_loss(scores, targets, shares)
+    rows = zip(scores, targets, shares, strict=True)
+    groups = [row[target : target + len(share)] for row, target, share in rows]
+    return cross_entropy(groups, shares) + info_nce(scores, targets)
+
+
+def slopes(
+    function: Callable[[list[list[float]]], float], point: Vectors, *, step: float = 1e-6
+) -> list[list[float]]:
+    """The derivative of a function by each number of a matrix, by central differences."""
+    derivatives = [[0.0] * len(row) for row in point]
+    for r, row in enumerate(point):
+        for c in range(len(row)):
+            up, down = ([list(one) for one in point] for _ in range(2))
+            up[r][c] += step
+            down[r][c] -= step
+            derivatives[r][c] = (function(up) - function(down)) / (2 * step)
+    return derivatives
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 # --- ranked lists ---------------------------------------------------------------------------

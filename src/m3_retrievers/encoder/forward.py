@@ -58,9 +58,27 @@ def forward(
     truncate_dim: int | None = None,
 ) -> Pass:
     """Return the outputs asked for, from a single run of the backbone."""
+    hidden = hidden_states(model, batch)
+    return project(model, hidden, batch, outputs=outputs, truncate_dim=truncate_dim)
+
+
+def hidden_states(model: Checkpoint, batch: Padded) -> Tensor:
+    """Return (b, l, h) the backbone's last hidden states, float32."""
     # a full batch needs no mask, and attention without one is faster
     mask = None if bool(batch.mask.all()) else batch.mask.long()
-    hidden = model.backbone(input_ids=batch.ids, attention_mask=mask).last_hidden_state.float()
+    hidden: Tensor = model.backbone(input_ids=batch.ids, attention_mask=mask).last_hidden_state
+    return hidden.float()
+
+
+def project(
+    model: Checkpoint,
+    hidden: Tensor,
+    batch: Padded,
+    *,
+    outputs: Sequence[Output],
+    truncate_dim: int | None = None,
+) -> Pass:
+    """Return the outputs asked for, from the hidden states (b, l, h) of a batch."""
     dense = weights = vectors = None
     if "dense" in outputs:
         places = batch.heads if model.pooling == "cls" else batch.mask

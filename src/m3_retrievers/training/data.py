@@ -125,7 +125,9 @@ def _example(line: str, place: str, source: str) -> Example:
 def _texts(content: dict[str, Any], key: str, place: str) -> tuple[str, ...]:
     value: Sequence[Any] = content.get(key) or ()
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise TrainingDataError(f"{place} expects '{key}' to be a list of strings, got {value!r:.80}.")
+        raise TrainingDataError(
+            f"{place} expects '{key}' to be a list of strings, got {value!r:.80}."
+        )
     return tuple(value)
 
 
@@ -137,5 +139,7 @@ def _scores(content: dict[str, Any], key: str, place: str) -> tuple[float, ...] 
         isinstance(one, int | float) and not isinstance(one, bool) for one in value
     )
     if not numbers:
-        raise TrainingDataError(f"{place} expects '{key}' to be a list of numbers, got {value!r:.80}.")
+        raise TrainingDataError(
+            f"{place} expects '{key}' to be a list of numbers, got {value!r:.80}."
+        )
     return tuple(float(one) for one in value)

@@ -1,0 +1,51 @@
+"""What is watched while a model trains, and stopped before hours are lost."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+from m3_retrievers.errors import TrainingError, TrainingWarning
+
+# A sparse head that is silent for so many steps in a row has no gradient to come back by.
+_SILENT_STEPS = 20
+_NEARLY_SILENT = 0.01
+
+
+@dataclass(slots=True)
+class SparseGuard:
+    """Watches the share of tokens with a term weight above 0, step by step."""
+
+    silent: int = 0
+    warned: bool = False
+
+    def watch(self, active: float | None, *, step: int) -> None:
+        """Warn once under 1 %; raise TrainingError after 20 steps at 0."""
+        if active is None:
+            return
+        self.silent = self.silent + 1 if active == 0 else 0
+        if self.silent >= _SILENT_STEPS:
+            raise TrainingError(
+                f"The sparse head gave no term weight above 0 for {self.silent} steps up to step "
+                f"{step}: ReLU passes no gradient, so it will stay at zero. Go back to an earlier "
+                "checkpoint with a smaller head_learning_rate, raise loss.sparse_share, let "
+                'self_distill_from come later, or start it from sparse_start = "idf".'
+            )
+        if active < _NEARLY_SILENT and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"At step {step} only {active:.2%} of the tokens have a term weight above 0. The "
+                "sparse head may be going to zero; a smaller head_learning_rate helps.",
+                TrainingWarning,
+                stacklevel=2,
+            )
+
+
+def check_loss(loss: float, *, step: int) -> None:
+    """Raise TrainingError if the loss is no number."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss of step {step} is {loss}, expected a finite number. Go back to the last "
+            'checkpoint with a smaller learning_rate, or with precision = "float32".'
+        )

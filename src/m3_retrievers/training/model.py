@@ -1,0 +1,174 @@
+"""The model as it is trained: the encoder's own forward pass, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from m3_retrievers.encoder.batching import plan_batches
+from m3_retrievers.encoder.checkpoint import Checkpoint
+from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, pad, project
+from m3_retrievers.encoder.pieces import Piece
+from m3_retrievers.training.collate import Step
+from m3_retrievers.training.gather import gather_encoded, gather_rows
+from m3_retrievers.training.losses import Losses, m3_loss
+from m3_retrievers.training.settings import LossSettings, Mode, TrainSettings
+from m3_retrievers.training.similarity import Encoded, mode_scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """The losses of a step, and how much of the sparse head is alive.
+
+    active: share of the tokens whose term weight is above 0, None without a sparse head.
+    """
+
+    losses: Losses
+    active: float | None
+
+
+class M3Module(nn.Module):
+    """Backbone and heads of a checkpoint, encoding pieces with gradients.
+
+    modes: the outputs that are computed. settings: the loss's constants.
+    """
+
+    def __init__(
+        self,
+        model: Checkpoint,
+        *,
+        modes: Sequence[Mode],
+        loss: LossSettings,
+        sub_batch_tokens: int = 4096,
+        gradient_caching: bool = False,
+        precision: torch.dtype = torch.float32,
+        in_batch_negatives: bool = True,
+        cross_device_negatives: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.heads = model.heads
+        self.checkpoint = model
+        self.modes = tuple(modes)
+        self.loss = loss
+        self.sub_batch_tokens = sub_batch_tokens
+        self.gradient_caching = gradient_caching
+        self.precision = precision
+        self.in_batch_negatives = in_batch_negatives
+        self.cross_device_negatives = cross_device_negatives
+
+    @classmethod
+    def of(cls, model: Checkpoint, settings: TrainSettings) -> M3Module:
+        """Return the module for a run's settings."""
+        return cls(
+            model,
+            modes=settings.modes,
+            loss=settings.loss,
+            sub_batch_tokens=settings.sub_batch_tokens,
+            gradient_caching=settings.gradient_caching,
+            precision=torch.bfloat16 if settings.precision == "bfloat16" else torch.float32,
+            in_batch_negatives=settings.in_batch_negatives,
+            cross_device_negatives=settings.cross_device_negatives,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def forward(self, step: Step, distill: bool = False) -> StepResult:
+        """Return the losses of one step; ``distill`` lets the ensemble teach the modes."""
+        queries, passages = self.encode(step.queries), self.encode(step.passages)
+        active = _active(queries, passages)
+        keys, first = step.keys.to(self.device), 0
+        if self.cross_device_negatives:
+            passages, first = gather_encoded(passages)
+            keys = gather_rows(keys)
+        targets = first + step.group_size * torch.arange(queries.count, device=self.device)
+        losses = m3_loss(
+            mode_scores(queries, passages),
+            targets,
+            settings=self.loss,
+            distill=distill,
+            teacher=None if step.teacher is None else step.teacher.to(self.device),
+            excluded=self._excluded(step, keys, targets),
+        )
+        return StepResult(losses, active)
+
+    def encode(self, pieces: Sequence[Piece]) -> Encoded:
+        """Return the representations of n pieces, in their order, with gradients.
+
+        Pieces are encoded sorted by length, ``sub_batch_tokens`` padded tokens at a time.
+        """
+        lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
+        plan = plan_batches(lengths, budget=self.sub_batch_tokens)
+        parts = []
+        for rows in plan:
+            batch = pad(
+                [pieces[row] for row in rows], pad_id=self.checkpoint.pad_id, device=self.device
+            )
+            run = partial(checkpoint, self._run, use_reentrant=False)
+            parts.append((batch, run(batch) if self.gradient_caching else self._run(batch)))
+        return self._joined(np.concatenate(plan), parts)
+
+    def _run(self, batch: Padded) -> Pass:
+        model = replace(self.checkpoint, backbone=self.backbone, heads=self.heads)
+        low = self.precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=low):
+            hidden = hidden_states(model, batch)
+        return project(model, hidden, batch, outputs=self.modes)
+
+    def _joined(self, order: np.ndarray[Any, Any], parts: list[tuple[Padded, Pass]]) -> Encoded:
+        """Return the sub-batches as one record, in the pieces' own order."""
+        at = torch.from_numpy(order).to(self.device)  # the piece of each row of the parts
+        back = torch.argsort(at)
+        encoded = Encoded(count=len(order))
+        if "dense" in self.modes:
+            dense = torch.cat([_there(one.dense) for _, one in parts])
+            encoded = replace(encoded, dense=dense[back])
+        if "sparse" in self.modes:
+            weights = torch.cat([_there(one.weights) for _, one in parts])
+            ids = torch.cat([batch.ids[batch.mask] for batch, _ in parts])
+            lengths = torch.cat([batch.mask.sum(1) for batch, _ in parts])
+            rows = torch.repeat_interleave(at, lengths)
+            dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
+            kept = ~torch.isin(ids, dropped)
+            encoded = replace(encoded, weights=weights[kept], ids=ids[kept], rows=rows[kept])
+        if "colbert" in self.modes:
+            vectors = torch.cat([_there(one.vectors) for _, one in parts])
+            sizes = torch.cat([(batch.mask & ~batch.heads).sum(1) for batch, _ in parts])
+            rows = torch.repeat_interleave(at, sizes)
+            offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
+            # a stable sort by piece keeps each piece's tokens in their order
+            vectors = vectors[torch.argsort(rows, stable=True)]
+            encoded = replace(encoded, vectors=vectors, offsets=offsets)
+        return encoded
+
+    def _excluded(self, step: Step, keys: Tensor, targets: Tensor) -> Tensor | None:
+        """Return (q, d) True where a candidate answers the query itself, or may not be one."""
+        known = step.known.to(self.device)
+        same = (keys[None, :, None] == known[:, None, :]).any(-1)  # (q, d)
+        group = targets[:, None] + torch.arange(step.group_size, device=self.device)
+        own = torch.zeros_like(same).scatter(1, group, True)
+        excluded = same & ~own
+        if not self.in_batch_negatives:
+            excluded = ~own
+        return excluded if bool(excluded.any()) else None
+
+
+def _active(*sides: Encoded) -> float | None:
+    weights = [one.weights for one in sides if one.weights is not None]
+    if not weights:
+        return None
+    return float((torch.cat(weights).detach() > 0).float().mean())
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
