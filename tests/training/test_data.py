@@ -127,6 +127,8 @@ GOOD = '{"query": "a", "pos": ["b"]}\n'
         ('{"query": "a", "pos": ["b"], "pos_scores": 1}', "'pos_scores' to be a list of numbers"),
         ('{"query": "a", "pos": ["b"], "pos_scores": ["1"]}', "a list of numbers, got .'1'"),
         ('{"query": "a", "pos": ["b"], "neg_scores": [true]}', "'neg_scores' to be a list of numb"),
+        ('{"query": "a", "pos": ["b"], "pos_scores": [NaN]}', "a list of numbers, got .nan"),
+        ('{"query": "a", "pos": ["b"], "prompt": 5}', "expects 'prompt' to be a string, got 5"),
         ('{"query": "a"}', "at least one positive passage, got none for the query 'a'"),
         ('{"query": "a", "pos": []}', "at least one positive passage, got none for the query 'a'"),
         (
@@ -151,6 +153,17 @@ def test_a_long_value_is_shortened(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError) as caught:
         _read(tmp_path, line)
     assert len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lines.jsonl").write_bytes('{"query": "Brücke", "pos": ["b"]}'.encode("latin-1"))
+    with pytest.raises(TrainingDataError, match=r"lines\.jsonl is expected to be UTF-8"):
+        read_examples(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (one,) = _read(tmp_path, '\ufeff{"query": "a", "pos": ["b"]}')
+    assert one.query == "a"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 import reference
 from m3_retrievers.errors import TrainingError
+from m3_retrievers.representations import HybridWeights
 from m3_retrievers.training.losses import (
     Losses,
     ModeScores,
@@ -99,6 +100,16 @@ def test_every_loss_equals_flag_embeddings(teacher: Any) -> None:
         assert part.item() == pytest.approx(expected[name], abs=1e-6), name
     assert plain.total.item() == pytest.approx(expected["total"], abs=1e-6)
     assert taught.total.item() == pytest.approx(expected["total_self_distilled"], abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_group_of_its_own_equals_flag_embedding_without_in_batch_negatives(mode: str) -> None:
+    scores = ARRAYS[f"similarity.{mode}"]
+    strangers = torch.ones(scores.shape, dtype=torch.bool)
+    for query, first in enumerate(_targets(len(scores)).tolist()):
+        strangers[query, first : first + GROUP] = False
+    loss = _loss({mode: scores}, None, excluded=strangers).total
+    assert loss.item() == pytest.approx(RECORDED["losses"]["own_group"][mode], abs=1e-6)
 
 
 @pytest.mark.parametrize("teacher", [None, *TEACHERS])
@@ -302,6 +313,19 @@ def test_two_modes_have_an_ensemble_of_their_own() -> None:
     losses = m3_loss(scores, torch.tensor([0]), settings=LossSettings(temperature=1.0))
     assert set(losses.parts) == {"dense", "sparse", "ensemble"}
     assert losses.total.item() == pytest.approx(2.1 / 3 * math.log(2))
+
+
+def test_every_constant_of_the_settings_counts() -> None:
+    # halves of logs at temperature 1/2: shares 2/3, 4/5, and with 2·log 2 + 1/2·log 4 of 8/9
+    scores = ModeScores(
+        dense=torch.tensor([[2.0, 1.0]]).log() / 2, sparse=torch.tensor([[4.0, 1.0]]).log() / 2
+    )
+    settings = LossSettings(
+        temperature=0.5, ensemble=HybridWeights(2.0, 0.5, 7.0), sparse_share=0.25
+    )
+    losses = m3_loss(scores, torch.tensor([0]), settings=settings)
+    expected = (math.log(3 / 2) + 0.25 * math.log(5 / 4) + math.log(9 / 8)) / 3
+    assert losses.total.item() == pytest.approx(expected)
 
 
 def test_a_mode_alone_counts_in_full() -> None:

@@ -67,6 +67,20 @@ def demo(
 
 
 @app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file: model, data, out and the rest.")],
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, even where a checkpoint is.")
+    ] = False,
+) -> None:
+    """Train a model by the M3 recipe, or go on with a run that was stopped."""
+    from m3_retrievers.cli.train import run
+
+    with warnings_as_messages():
+        run(config, fresh=fresh)
+
+
+@app.command()
 def doctor(model: Model = "m3-mini") -> None:
     """Print environment, model and arithmetic; exit with 1 if a check fails."""
     from m3_retrievers.cli.doctor import run

@@ -243,7 +243,7 @@ def _backbone(folder: Path, dtype: torch.dtype) -> Any:
         if path.suffix == ".safetensors":
             _check_safetensors(path)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             model, report = AutoModel.from_pretrained(
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
@@ -286,7 +286,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hold transformers' own bar and load report back; what matters is checked and raised."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

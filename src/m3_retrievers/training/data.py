@@ -7,6 +7,7 @@ A line is ``{"query": str, "pos": [str], "neg": [str]}``, with ``"pos_scores"`` 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,10 +68,13 @@ def read_examples(path: str | os.PathLike[str], *, source: str | None = None) ->
             f"{path} is expected to be a .jsonl file or a folder of them, and is not there."
         )
     examples = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                examples.append(_example(line, f"{path}:{number}", source or path.stem))
+    try:
+        with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte order mark first
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    examples.append(_example(line, f"{path}:{number}", source or path.stem))
+    except UnicodeDecodeError as error:
+        raise TrainingDataError(f"{path} is expected to be UTF-8: {error}. Convert it.") from error
     return examples
 
 
@@ -107,9 +111,12 @@ def _example(line: str, place: str, source: str) -> Example:
             f"{place} has unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}. Rename or "
             "drop them."
         )
+    prompt = content.get("prompt") or ""
+    if not isinstance(prompt, str):
+        raise TrainingDataError(f"{place} expects 'prompt' to be a string, got {prompt!r:.80}.")
     try:
         return Example(
-            query=content.get("prompt", "") + content["query"],
+            query=prompt + content["query"],
             positives=_texts(content, "pos", place),
             negatives=_texts(content, "neg", place),
             positive_scores=_scores(content, "pos_scores", place),
@@ -136,7 +143,8 @@ def _scores(content: dict[str, Any], key: str, place: str) -> tuple[float, ...] 
     if value is None:
         return None
     numbers = isinstance(value, list) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) for one in value
+        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+        for one in value
     )
     if not numbers:
         raise TrainingDataError(

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from m3_retrievers.encoder.checkpoint import CONFIG_FILE, Source
+from m3_retrievers.encoder.checkpoint import CONFIG_FILE, Source, quiet_transformers
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
 from m3_retrievers.representations import HybridWeights
 from m3_retrievers.training.model import M3Module
@@ -37,7 +37,8 @@ def save_model(
     if hasattr(backbone, "merge_and_unload"):
         _save_adapter(module, folder / ADAPTER, source=source, weights=weights)
         backbone = copy.deepcopy(backbone).merge_and_unload()
-    backbone.save_pretrained(folder)
+    with quiet_transformers():
+        backbone.save_pretrained(folder)
     module.checkpoint.tokenizer.save_pretrained(folder)
     for stem, state in _head_states(module).items():
         torch.save(state, folder / f"{stem}.pt")
@@ -50,6 +51,7 @@ def _save_adapter(
     backbone: Any = module.backbone
     backbone.peft_config["default"].base_model_name_or_path = source.name
     backbone.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card
     for stem, state in _head_states(module).items():
         save_file(state, folder / f"{stem}.safetensors")
     _save_config(module, folder, source=source, weights=weights)

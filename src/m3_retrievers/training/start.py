@@ -9,6 +9,7 @@ from random numbers, ReLU may kill it before the loss can tell it what a term is
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,7 +81,10 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
         lora_dropout=settings.dropout,
         target_modules=names,
     )
-    wrapped: nn.Module = get_peft_model(backbone, config)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 by an attribute's old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        wrapped: nn.Module = get_peft_model(backbone, config)  # type: ignore[arg-type]
     return wrapped
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -80,7 +81,9 @@ def train(
     trainer = _M3Trainer(module, settings, plan)
     if show_progress:
         trainer.add_callback(ProgressCallback())
-    trainer.train(resume_from_checkpoint=_last_checkpoint(out, settings) if resume else None)
+    if not resume:
+        _forget_checkpoints(out)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(out, settings))
     module.eval()
     log = tuple(trainer.state.log_history)
     if trainer.is_world_process_zero():
@@ -263,6 +266,13 @@ def _last_checkpoint(out: Path, settings: TrainSettings) -> str | None:
             "resume=False to begin anew."
         )
     return str(newest)
+
+
+def _forget_checkpoints(out: Path) -> None:
+    """Delete the checkpoints an earlier run left, and nothing that is not one of them."""
+    for folder in (out / _CHECKPOINTS).glob("checkpoint-*"):
+        if (folder / "settings.json").is_file():
+            shutil.rmtree(folder)
 
 
 def _world_size() -> int:

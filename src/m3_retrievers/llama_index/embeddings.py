@@ -1,0 +1,63 @@
+"""M3's dense vectors as a LlamaIndex embedding."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any, Self
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import Field
+from pydantic import InstanceOf, computed_field, model_validator
+
+from m3_retrievers.encoder.encoder import M3Encoder
+
+
+class M3Embedding(BaseEmbedding):
+    """Dense vectors of length 1, for any LlamaIndex index or vector store.
+
+    encoder: the model. embed_batch_size: texts of a call, 1 to 2048; the encoder sorts them
+    by length and makes its own batches. The async methods run in a thread, and concurrent
+    queries share a forward pass.
+    """
+
+    encoder: InstanceOf[M3Encoder] = Field(exclude=True)
+    embed_batch_size: int = Field(default=256, gt=0, le=2048)
+
+    @model_validator(mode="after")
+    def _take_name(self) -> Self:
+        if "model_name" not in self.model_fields_set:
+            self.model_name = self.encoder.name
+        return self
+
+    @computed_field
+    def settings(self) -> dict[str, Any]:
+        """Return the encoder's settings: an ingestion cache tells embeddings apart by them."""
+        return asdict(self.encoder.settings)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes down for this class."""
+        return "M3Embedding"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        encoded = self.encoder.encode_query(query, outputs=("dense",))
+        vectors: list[list[float]] = encoded.require("dense").tolist()
+        return vectors[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        encoded = self.encoder.encode_documents(texts, outputs=("dense",))
+        vectors: list[list[float]] = encoded.require("dense").tolist()
+        return vectors
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)

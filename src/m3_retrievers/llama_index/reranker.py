@@ -1,0 +1,99 @@
+"""Rerankers: LlamaIndex node postprocessors that reorder by M3's scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+from pydantic import InstanceOf, computed_field
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import InputError
+from m3_retrievers.llama_index.nodes import ScoredNode, embedded, scored
+from m3_retrievers.representations import HybridWeights
+from m3_retrievers.reranking import COLBERT_ONLY, rerank
+
+dispatcher = get_dispatcher(__name__)
+
+
+class M3ColbertRerank(BaseNodePostprocessor):
+    """Reorders nodes by late interaction (MaxSim), from whatever retriever they come.
+
+    encoder: a model with a ColBERT head. top_n: how many to keep, at least 1; None keeps all.
+    keep_retrieval_score: put the score a node came with into ``metadata["retrieval_score"]``.
+    Returns copies; ``score`` is MaxSim, -1 to 1, and ``scores["colbert"]`` too.
+    """
+
+    encoder: InstanceOf[M3Encoder] = Field(exclude=True)
+    top_n: int | None = Field(default=None, ge=1)
+    keep_retrieval_score: bool = False
+
+    @computed_field
+    def model(self) -> str:
+        """Return the name of the model."""
+        return self.encoder.name
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes down for this class."""
+        return "M3ColbertRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError(
+                f"{self.class_name()} expects a query, got none. Pass query_bundle= or query_str=."
+            )
+        name = self.encoder.name
+        top_n = len(nodes) if self.top_n is None else self.top_n
+        dispatcher.event(
+            ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=name)
+        )
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: name,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+            best: list[NodeWithScore] = [*self._reranked(nodes, query_bundle.query_str)]
+            event.on_end(payload={EventPayload.NODES: best})
+        dispatcher.event(ReRankEndEvent(nodes=best))
+        return best
+
+    def _reranked(self, nodes: list[NodeWithScore], query: str) -> list[ScoredNode]:
+        texts = [embedded(found.node) for found in nodes]
+        places = rerank(self.encoder, query, texts, weights=self._weights())[: self.top_n]
+        best = []
+        for place in places:
+            found = nodes[place.index]
+            kept = {"retrieval_score": found.score} if self.keep_retrieval_score else {}
+            best.append(scored(found, place.score, place.scores, **kept))
+        return best
+
+    def _weights(self) -> HybridWeights | None:
+        return COLBERT_ONLY
+
+
+class M3HybridRerank(M3ColbertRerank):
+    """Reorders nodes by the hybrid score: dense, sparse and ColBERT, weighted.
+
+    weights: None is the model's own; a mode of weight 0 is not computed, one that the model
+    lacks is left out. ``scores`` holds every mode's score and ``hybrid``.
+    """
+
+    weights: HybridWeights | None = None
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes down for this class."""
+        return "M3HybridRerank"
+
+    def _weights(self) -> HybridWeights | None:
+        return self.weights

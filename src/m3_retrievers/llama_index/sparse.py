@@ -1,0 +1,83 @@
+"""M3's lexical weights as a LlamaIndex sparse embedding, and for its Milvus and Qdrant stores."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
+from llama_index.core.bridge.pydantic import Field
+from pydantic import InstanceOf, model_validator
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import MissingExtraError
+from m3_retrievers.llama_index.qdrant import M3QdrantSparseFunctions
+
+if TYPE_CHECKING:
+    from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
+
+
+class M3SparseEmbedding(BaseSparseEmbedding):
+    """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
+
+    ``similarity`` is the plain inner product that M3 is trained for, not the base class's
+    cosine. The async methods run in a thread, and concurrent queries share a forward pass.
+    ``for_milvus()`` and ``for_qdrant()`` give LlamaIndex's bindings what each of them takes.
+
+    Raises MissingHeadError at the first call if the model has no sparse head.
+    """
+
+    encoder: InstanceOf[M3Encoder] = Field(exclude=True)
+    embed_batch_size: int = Field(default=256, gt=0, le=2048)
+
+    @model_validator(mode="after")
+    def _take_name(self) -> Self:
+        if "model_name" not in self.model_fields_set:
+            self.model_name = self.encoder.name
+        return self
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex writes down for this class."""
+        return "M3SparseEmbedding"
+
+    def similarity(self, embedding1: dict[int, float], embedding2: dict[int, float]) -> float:
+        """Return the sum of products over the shared terms."""
+        return sum(embedding1[term] * embedding2[term] for term in embedding1.keys() & embedding2)
+
+    def for_milvus(self) -> M3MilvusSparseFunction:
+        """Return ``MilvusVectorStore(sparse_embedding_function=…)``'s argument.
+
+        Raises MissingExtraError where llama-index-vector-stores-milvus is not installed.
+        """
+        try:
+            from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                package="llama-index-vector-stores-milvus",
+                extra="llama-index-milvus",
+                purpose="M3SparseEmbedding.for_milvus()",
+            ) from error
+        return M3MilvusSparseFunction(self.encoder)
+
+    def for_qdrant(self) -> M3QdrantSparseFunctions:
+        """Return the two functions that ``QdrantVectorStore`` takes."""
+        return M3QdrantSparseFunctions(self.encoder)
+
+    def _get_query_embedding(self, query: str) -> dict[int, float]:
+        return self.encoder.encode_query(query, outputs=("sparse",)).to_dicts()[0]
+
+    async def _aget_query_embedding(self, query: str) -> dict[int, float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> dict[int, float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> dict[int, float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
+        return self.encoder.encode_documents(texts, outputs=("sparse",)).to_dicts()
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
