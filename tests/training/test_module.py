@@ -134,7 +134,9 @@ def test_a_passage_that_answers_another_query_is_no_negative_for_it(model, colla
     with torch.no_grad():
         scores = mode_scores(module.encode(step.queries), module.encode(step.passages))
         logits = scores.dense[0] / 0.02
-        without = torch.nn.functional.cross_entropy(logits[[0, 1, 3, 4, 5]][None], torch.tensor([0]))
+        without = torch.nn.functional.cross_entropy(
+            logits[[0, 1, 3, 4, 5]][None], torch.tensor([0])
+        )
         rest = [
             torch.nn.functional.cross_entropy(scores.dense[n][None] / 0.02, torch.tensor([2 * n]))
             for n in (1, 2)
@@ -150,7 +152,9 @@ def test_without_in_batch_negatives_only_the_group_counts(model, collator):
         scores = mode_scores(module.encode(step.queries), module.encode(step.passages)).sparse
         group = torch.stack([scores[n, 2 * n : 2 * n + 2] for n in range(3)]) / 0.02
         expected = torch.nn.functional.cross_entropy(group, torch.zeros(3, dtype=torch.long))
-        assert float(module(step).losses.parts["sparse"]) == pytest.approx(float(expected), abs=1e-5)
+        assert float(module(step).losses.parts["sparse"]) == pytest.approx(
+            float(expected), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("modes", [("dense",), ("sparse",), ("sparse", "colbert")])

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from m3_retrievers.packed import offsets_of
-from m3_retrievers.training.similarity import Encoded, mode_scores
+from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode_scores
 
 Tokens = list[tuple[int, float]]  # one text: (vocabulary id, term weight) a token
 WIDTH = 3
@@ -54,8 +54,8 @@ def test_lexical_gradients_are_the_slopes_of_the_plain_loops() -> None:
     cells = torch.tensor([[1.0, -2.0, 0.5], [3.0, 1.0, -1.5]], dtype=torch.float64)
     sides = [_terms(queries), _terms(passages)]
     for side in sides:
-        assert side.weights is not None
-        side.weights.requires_grad_()
+        assert side.terms is not None
+        side.terms.weights.requires_grad_()
     scores = mode_scores(*sides).sparse
     assert scores is not None
     (scores * cells).sum().backward()  # type: ignore[no-untyped-call]
@@ -67,11 +67,11 @@ def test_lexical_gradients_are_the_slopes_of_the_plain_loops() -> None:
         return float((np.array(_naive_sparse(*moved)) * cells.numpy()).sum())
 
     for n, side in enumerate(sides):
-        assert side.weights is not None
-        assert side.weights.grad is not None
-        point = [side.weights.tolist()]
+        assert side.terms is not None
+        assert side.terms is not None
+        point = [side.terms.weights.tolist()]
         (slopes,) = reference.slopes(partial(total, n), point)
-        np.testing.assert_allclose(side.weights.grad, slopes, atol=1e-8)
+        np.testing.assert_allclose(side.terms.weights.grad, slopes, atol=1e-8)
 
 
 def test_no_tensor_grows_with_the_vocabulary() -> None:
@@ -81,8 +81,8 @@ def test_no_tensor_grows_with_the_vocabulary() -> None:
     for count in (8, 64):
         ids = [rng.integers(5, 250_002, 50).tolist() for _ in range(count)]
         side = _terms([[(id, 1.0) for id in text] for text in ids])
-        assert side.weights is not None
-        side.weights.requires_grad_()
+        assert side.terms is not None
+        side.terms.weights.requires_grad_()
         sides.append(side)
     with _Largest() as seen:
         scores = mode_scores(*sides).sparse
@@ -113,8 +113,8 @@ def test_colbert_gradients_are_the_slopes_of_the_plain_loops() -> None:
     cells = rng.normal(size=(2, 3))
     packs = [_vectors(side) for side in sides]
     for pack in packs:
-        assert pack.vectors is not None
-        pack.vectors.requires_grad_()
+        assert pack.colbert is not None
+        pack.colbert.vectors.requires_grad_()
     scores = mode_scores(*packs).colbert
     assert scores is not None
     (scores * torch.from_numpy(cells)).sum().backward()  # type: ignore[no-untyped-call]
@@ -127,10 +127,10 @@ def test_colbert_gradients_are_the_slopes_of_the_plain_loops() -> None:
         return float((np.array(found) * cells).sum())
 
     for n, pack in enumerate(packs):
-        assert pack.vectors is not None
-        assert pack.vectors.grad is not None
-        slopes = reference.slopes(partial(total, n), pack.vectors.tolist())
-        np.testing.assert_allclose(pack.vectors.grad, slopes, atol=1e-8)
+        assert pack.colbert is not None
+        assert pack.colbert is not None
+        slopes = reference.slopes(partial(total, n), pack.colbert.vectors.tolist())
+        np.testing.assert_allclose(pack.colbert.vectors.grad, slopes, atol=1e-8)
 
 
 def test_dense_similarity_is_the_inner_product() -> None:
@@ -176,18 +176,18 @@ def _naive_sparse(queries: list[Tokens], passages: list[Tokens]) -> list[list[fl
 
 def _terms(side: Sequence[Tokens]) -> Encoded:
     tokens = [token for text in side for token in text]
-    return Encoded(
-        count=len(side),
+    terms = Terms(
         weights=torch.tensor([weight for _, weight in tokens], dtype=torch.float64),
         ids=torch.tensor([id for id, _ in tokens], dtype=torch.long),
         rows=torch.repeat_interleave(torch.tensor([len(text) for text in side])),
     )
+    return Encoded(len(side), terms=terms)
 
 
 def _vectors(side: Sequence[list[list[float]]]) -> Encoded:
     rows = [vector for text in side for vector in text]
-    return Encoded(
-        count=len(side),
+    packed = TokenVectors(
         vectors=torch.tensor(rows, dtype=torch.float64).reshape(-1, WIDTH),
         offsets=torch.from_numpy(offsets_of([len(text) for text in side])),
     )
+    return Encoded(len(side), colbert=packed)

@@ -81,6 +81,38 @@ def train(
 
 
 @app.command()
+def mine(
+    lines: Annotated[list[Path], typer.Argument(help="Training lines: .jsonl files or folders.")],
+    out: Annotated[Path, typer.Option(help="The folder the new lines are written to.")],
+    model: Model = "m3-mini",
+    count: Annotated[int, typer.Option(help="Negatives a query.")] = 7,
+    depth: Annotated[int, typer.Option(help="Choose from so many ranks.")] = 100,
+    margin: Annotated[
+        float, typer.Option(help="Leave out what scores above this share of the positive's score.")
+    ] = 0.95,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Write hybrid scores beside the passages, as a teacher's."),
+    ] = False,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Encode in bfloat16.")] = False,
+) -> None:
+    """Find hard negatives for training lines by the hybrid score."""
+    from m3_retrievers.cli.mine import run
+    from m3_retrievers.training.negatives import MiningSettings
+
+    with warnings_as_messages():
+        run(
+            lines,
+            out=out,
+            model=model,
+            settings=MiningSettings(
+                ranks=(1, depth), count=count, margin=margin, with_scores=scores
+            ),
+            dtype="bfloat16" if bfloat16 else "float32",
+        )
+
+
+@app.command()
 def doctor(model: Model = "m3-mini") -> None:
     """Print environment, model and arithmetic; exit with 1 if a check fails."""
     from m3_retrievers.cli.doctor import run

@@ -16,7 +16,9 @@ def run(config: Path, *, fresh: bool) -> None:
     trained = train(read_settings(config), resume=not fresh, show_progress=True)
     lines = [line for line in trained.log if "loss" in line]
     shown = lines[:: max(1, len(lines) // _ROWS)]
-    names = [name for name in ("loss", "dense", "sparse", "colbert", "ensemble") if name in lines[0]]
+    names = [
+        name for name in ("loss", "dense", "sparse", "colbert", "ensemble") if name in lines[0]
+    ]
     table = grid("step", *names, title="Mean loss since the row before", numbers=["step", *names])
     for line in shown if shown[-1:] == lines[-1:] else [*shown, lines[-1]]:
         table.add_row(str(int(line["step"])), *(f"{line[name]:.4f}" for name in names))

@@ -41,7 +41,10 @@ class M3VectorStore(BasePydanticVectorStore):
     ``"bm25"`` is among the retriever's legs) and ``hybrid``. The async methods run in a thread.
 
     The store encodes nodes and questions itself, each once; embeddings on nodes are not
-    read. Give an index over it ``embed_model=store.embed_model``, which leaves nodes alone.
+    read. LlamaIndex wants some all the same: give an index over the store
+    ``embed_model=store.embed_model``, and an ingestion pipeline the same as its last
+    transformation (without one the pipeline stores nothing); it costs nothing.
+
     is_embedding_query: True makes LlamaIndex embed the question and hand the vector over,
     which then is the dense part of the query; needed for HyDE.
 
@@ -211,6 +214,11 @@ class M3VectorStore(BasePydanticVectorStore):
 
 class _QuestionsOnly(M3Embedding):
     """Leaves nodes without a vector: the store makes its own, and reads none."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return a name of its own, for caches of what a transformation gave."""
+        return "M3QuestionsOnly"
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return [[] for _ in texts]

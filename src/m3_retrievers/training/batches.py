@@ -95,9 +95,8 @@ class Plan(Sequence[list[Draw]]):
         passages = [example.positives[positive], *(example.negatives[row] for row in rows)]
         scores = None
         if example.positive_scores is not None and example.negative_scores is not None:
-            scores = (example.positive_scores[positive],) + tuple(
-                example.negative_scores[row] for row in rows
-            )
+            negative = (example.negative_scores[row] for row in rows)
+            scores = (example.positive_scores[positive], *negative)
         passages += self._borrowed(example, 1 + wanted - len(passages), rng)
         if scores is not None and len(scores) < len(passages):
             raise TrainingDataError(
@@ -162,7 +161,7 @@ def _groups(
     for row, one in enumerate(examples):
         longest = max(estimated_tokens(text) for text in (*one.positives, *one.negatives))
         length = min(longest, settings.passage_max_length)
-        bound = int(bounds[min(np.searchsorted(bounds, length), len(bounds) - 1)])
+        bound = int(bounds[min(int(np.searchsorted(bounds, length)), len(bounds) - 1)])
         bound = min(bound, settings.passage_max_length)
         found[one.source if settings.same_source else ""][bound].append(row)
     return {

@@ -82,7 +82,8 @@ def write_examples(path: str | os.PathLike[str], examples: Iterable[Example]) ->
     """Write examples as lines that ``read_examples`` and FlagEmbedding read; return how many."""
     count = 0
     with Path(path).open("w", encoding="utf-8") as file:
-        for count, one in enumerate(examples, 1):
+        for one in examples:
+            count += 1
             line: dict[str, Any] = {
                 "query": one.query,
                 "pos": list(one.positives),

@@ -20,7 +20,7 @@ from m3_retrievers.training.collate import Step
 from m3_retrievers.training.gather import gather_encoded, gather_rows
 from m3_retrievers.training.losses import Losses, m3_loss
 from m3_retrievers.training.settings import LossSettings, Mode, TrainSettings
-from m3_retrievers.training.similarity import Encoded, mode_scores
+from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode_scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +88,7 @@ class M3Module(nn.Module):
         active = _active(queries, passages)
         keys, first = step.keys.to(self.device), 0
         if self.cross_device_negatives:
-            passages, first = gather_encoded(passages)
+            passages, first = gather_encoded(passages, device=self.device)
             keys = gather_rows(keys)
         targets = first + step.group_size * torch.arange(queries.count, device=self.device)
         losses = m3_loss(
@@ -128,27 +128,27 @@ class M3Module(nn.Module):
         """Return the sub-batches as one record, in the pieces' own order."""
         at = torch.from_numpy(order).to(self.device)  # the piece of each row of the parts
         back = torch.argsort(at)
-        encoded = Encoded(count=len(order))
+        dense = terms = colbert = None
         if "dense" in self.modes:
-            dense = torch.cat([_there(one.dense) for _, one in parts])
-            encoded = replace(encoded, dense=dense[back])
+            dense = torch.cat([one.dense for _, one in parts if one.dense is not None])[back]
         if "sparse" in self.modes:
-            weights = torch.cat([_there(one.weights) for _, one in parts])
-            ids = torch.cat([batch.ids[batch.mask] for batch, _ in parts])
-            lengths = torch.cat([batch.mask.sum(1) for batch, _ in parts])
-            rows = torch.repeat_interleave(at, lengths)
-            dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
-            kept = ~torch.isin(ids, dropped)
-            encoded = replace(encoded, weights=weights[kept], ids=ids[kept], rows=rows[kept])
+            terms = self._terms(at, parts)
         if "colbert" in self.modes:
-            vectors = torch.cat([_there(one.vectors) for _, one in parts])
+            vectors = torch.cat([one.vectors for _, one in parts if one.vectors is not None])
             sizes = torch.cat([(batch.mask & ~batch.heads).sum(1) for batch, _ in parts])
             rows = torch.repeat_interleave(at, sizes)
             offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
             # a stable sort by piece keeps each piece's tokens in their order
-            vectors = vectors[torch.argsort(rows, stable=True)]
-            encoded = replace(encoded, vectors=vectors, offsets=offsets)
-        return encoded
+            colbert = TokenVectors(vectors[torch.argsort(rows, stable=True)], offsets)
+        return Encoded(len(order), dense, terms, colbert)
+
+    def _terms(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Terms:
+        weights = torch.cat([one.weights for _, one in parts if one.weights is not None])
+        ids = torch.cat([batch.ids[batch.mask] for batch, _ in parts])
+        rows = torch.repeat_interleave(at, torch.cat([batch.mask.sum(1) for batch, _ in parts]))
+        dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
+        kept = ~torch.isin(ids, dropped)
+        return Terms(weights[kept], ids[kept], rows[kept])
 
     def _excluded(self, step: Step, keys: Tensor, targets: Tensor) -> Tensor | None:
         """Return (q, d) True where a candidate answers the query itself, or may not be one."""
@@ -163,12 +163,7 @@ class M3Module(nn.Module):
 
 
 def _active(*sides: Encoded) -> float | None:
-    weights = [one.weights for one in sides if one.weights is not None]
+    weights = [one.terms.weights for one in sides if one.terms is not None]
     if not weights:
         return None
     return float((torch.cat(weights).detach() > 0).float().mean())
-
-
-def _there(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor

@@ -163,9 +163,9 @@ class _Miner:
         high = [row for row in others if scores[row] > ceiling]
         taken = known.union(hard, high, others[: first - 1])
         random = self._random(taken, self.settings.count - len(hard), rng)
-        scores |= self._scores(query, {"random": _ranking(random)})
         chosen = [*hard, *random]
-        scored = self.settings.with_scores
+        if scored := self.settings.with_scores:
+            scores |= self._scores(query, {"random": _ranking(random)})
         mined = replace(
             example,
             negatives=tuple(self.passages[row] for row in chosen),

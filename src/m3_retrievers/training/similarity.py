@@ -16,21 +16,35 @@ from m3_retrievers.training.losses import ModeScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """What the model makes of n texts in training; a mode that is not trained is None.
+class Terms:
+    """Term weights (t,) ≥ 0 of the tokens that may carry one, their vocabulary ids (t,), and
+    the text (t,) each belongs to. In no order; a term may occur often in a text.
+    """
 
-    dense: (n, h) unit rows. weights, ids: (t,) term weights ≥ 0 and vocabulary ids of the
-    tokens that may carry one, text after text, rows: (t,) the text each belongs to.
-    vectors: (t', d) unit rows, text after text, between offsets (n + 1,).
+    weights: Tensor
+    ids: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenVectors:
+    """Unit vectors (t, d), text after text, between offsets (n + 1,)."""
+
+    vectors: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """What the model makes of ``count`` texts in training; None for a mode that is not trained.
+
+    dense: (n, h) unit rows.
     """
 
     count: int
     dense: Tensor | None = None
-    weights: Tensor | None = None
-    ids: Tensor | None = None
-    rows: Tensor | None = None
-    vectors: Tensor | None = None
-    offsets: Tensor | None = None
+    terms: Terms | None = None
+    colbert: TokenVectors | None = None
 
 
 def mode_scores(queries: Encoded, passages: Encoded) -> ModeScores:
@@ -38,30 +52,31 @@ def mode_scores(queries: Encoded, passages: Encoded) -> ModeScores:
     dense = sparse = colbert = None
     if queries.dense is not None and passages.dense is not None:
         dense = queries.dense @ passages.dense.T
-    if queries.weights is not None and passages.weights is not None:
-        sparse = _lexical(queries, passages)
-    if queries.vectors is not None and passages.vectors is not None:
-        assert queries.offsets is not None and passages.offsets is not None
+    if queries.terms is not None and passages.terms is not None:
+        # (u,) sorted; what no query holds cannot match
+        known = torch.unique(queries.terms.ids)
+        sparse = term_matrix(queries.terms, known, queries.count) @ (
+            term_matrix(passages.terms, known, passages.count).T
+        )
+    if queries.colbert is not None and passages.colbert is not None:
         colbert = packed_maxsim(
-            queries.vectors, queries.offsets, passages.vectors, passages.offsets
+            queries.colbert.vectors,
+            queries.colbert.offsets,
+            passages.colbert.vectors,
+            passages.colbert.offsets,
         )
     return ModeScores(dense, sparse, colbert)
 
 
-def _lexical(queries: Encoded, passages: Encoded) -> Tensor:
-    """Return (q, d) Σ w_q·w_d over shared terms; a term's weight is its largest in the text."""
-    assert queries.ids is not None
-    terms = torch.unique(queries.ids)  # (u,) sorted
-    return _term_matrix(queries, terms) @ _term_matrix(passages, terms).T
+def term_matrix(terms: Terms, known: Tensor, count: int) -> Tensor:
+    """Return (n, u) the largest weight of each known term in each text, 0 where it has none.
 
-
-def _term_matrix(texts: Encoded, terms: Tensor) -> Tensor:
-    """Return (n, u) the largest weight of each term in each text, 0 where it has none."""
-    assert texts.weights is not None and texts.ids is not None and texts.rows is not None
-    matrix = texts.weights.new_zeros(texts.count * len(terms))
-    if not len(terms):
-        return matrix.view(texts.count, 0)
-    column = torch.searchsorted(terms, texts.ids).clamp_(max=len(terms) - 1)
-    known = terms[column] == texts.ids
-    cell = texts.rows[known] * len(terms) + column[known]
-    return matrix.scatter_reduce(0, cell, texts.weights[known], "amax").view(texts.count, -1)
+    known: (u,) vocabulary ids, sorted.
+    """
+    matrix = terms.weights.new_zeros(count * len(known))
+    if not len(known):
+        return matrix.view(count, 0)
+    column = torch.searchsorted(known, terms.ids).clamp_(max=len(known) - 1)
+    found = known[column] == terms.ids
+    cell = terms.rows[found] * len(known) + column[found]
+    return matrix.scatter_reduce(0, cell, terms.weights[found], "amax").view(count, -1)

@@ -84,7 +84,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5 by an attribute's old name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        wrapped: nn.Module = get_peft_model(backbone, config)  # type: ignore[arg-type]
+        wrapped: nn.Module = get_peft_model(backbone, config)
     return wrapped
 
 

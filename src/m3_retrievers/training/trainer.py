@@ -24,8 +24,8 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from typing_extensions import override
 
-from m3_retrievers.encoder.checkpoint import Source
 from m3_retrievers.errors import InputError
 from m3_retrievers.lazy import require_package
 from m3_retrievers.training.batches import Draw, Plan
@@ -109,6 +109,8 @@ class _M3Trainer(Trainer):
 
     def __init__(self, module: M3Module, settings: TrainSettings, plan: Plan) -> None:
         self._settings = settings
+        self._module = module
+        self._plan = plan
         self._guard = SparseGuard()
         self._sums: dict[str, float] = defaultdict(float)
         self._count = 0
@@ -128,9 +130,11 @@ class _M3Trainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
 
+    @override
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(self._plan)
 
+    @override
     def compute_loss(
         self,
         model: nn.Module,
@@ -158,6 +162,7 @@ class _M3Trainer(Trainer):
         self._sums["queries"] += len(step.queries)
         self._sums["cut_texts"] += step.cut
 
+    @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part of the loss since the last line."""
         if self._count and "loss" in logs:
@@ -166,12 +171,13 @@ class _M3Trainer(Trainer):
             self._count = 0
         super().log(logs, start_time)
 
+    @override
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Give the heads a learning rate of their own, and biases and norms no decay."""
         settings = self._settings
         head_rate = settings.head_learning_rate or settings.learning_rate
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
                 rate = head_rate if name.startswith("heads.") else settings.learning_rate
                 decay = settings.weight_decay if parameter.ndim > 1 else 0.0
@@ -185,23 +191,26 @@ class _M3Trainer(Trainer):
         )
         return self.optimizer
 
+    @override
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """Write what is trained; the rest lies where the model came from."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_trained(self.model), folder / _WEIGHTS)
+        save_file(_trained(self._module), folder / _WEIGHTS)
         (folder / "settings.json").write_text(_settings_text(self._settings), "utf-8")
 
+    @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         state = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        self.model.load_state_dict(state, strict=False)
+        self._module.load_state_dict(state, strict=False)
 
 
 class _MarkComplete(TrainerCallback):
     """Marks a checkpoint once all of its files are written; a torn one is never resumed from."""
 
+    @override
     def on_save(
         self,
         args: TrainingArguments,
@@ -209,7 +218,7 @@ class _MarkComplete(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             (folder / _COMPLETE).touch()
 

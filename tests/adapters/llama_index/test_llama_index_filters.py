@@ -63,12 +63,9 @@ def test_conditions_and_nesting() -> None:
     assert admitted(recent, german) == [1]
     assert admitted(recent, german, condition="or") == [1, 2]
     assert admitted(recent, german, condition="not") == [0, 3]
-    inner = MetadataFilters(
-        filters=[german, one("lang", "==", "fr")], condition=FilterCondition.OR
-    )
+    inner = MetadataFilters(filters=[german, one("lang", "==", "fr")], condition=FilterCondition.OR)
     assert admitted(one("year", "!=", 2020), inner) == [1, 3]
     assert admitted(MetadataFilters(filters=[inner], condition=FilterCondition.NOT)) == [0, 2]
-    assert MetadataFilters(filters=[german], condition=None) is not None
     assert to_filter(MetadataFilters(filters=[german], condition=None)) == {
         "$and": [{"lang": {"$eq": "de"}}]
     }
