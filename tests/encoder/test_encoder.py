@@ -246,7 +246,7 @@ def test_the_token_view_tells_tokens_apart_by_place(encoder):
 def test_mean_pooling_equals_sentence_transformers():
     from sentence_transformers import SentenceTransformer
 
-    encoder = M3Encoder.from_pretrained("m3-mini", device="cpu")
+    encoder = M3Encoder.from_pretrained("m3-mini/backbone", device="cpu")
     peer = SentenceTransformer(str(encoder.source.folder), device="cpu")
     texts = ["How do I read a file row by row?", "", "The river rose."]
     expected = peer.encode(texts, normalize_embeddings=True)

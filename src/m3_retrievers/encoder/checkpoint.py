@@ -2,7 +2,9 @@
 
 A folder is laid out as on the hub's BAAI/bge-m3: the backbone's Hugging Face files plus
 ``sparse_linear.pt`` and ``colbert_linear.pt``. A file ``m3_retrievers.json`` may state
-what differs from BGE-M3: ``{"pooling", "heads", "weights", "max_length"}``.
+what differs from BGE-M3: ``{"pooling", "heads", "weights", "max_length"}``. A folder may
+also hold a low-rank delta instead of a backbone (see adapter.py): its configuration names
+the backbone it belongs to.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from m3_retrievers.encoder.adapter import Adapter, find_adapter, merge
 from m3_retrievers.encoder.heads import (
     COLBERT_FILE,
     SPARSE_FILE,
@@ -31,7 +34,7 @@ from m3_retrievers.encoder.heads import (
     head_file,
     load_heads,
 )
-from m3_retrievers.encoder.mini import MINI, locate_mini
+from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini
 from m3_retrievers.encoder.pieces import Frame, find_frame
 from m3_retrievers.errors import CheckpointError, InputError
 from m3_retrievers.representations import HybridWeights
@@ -51,7 +54,7 @@ class Source:
     """Where a model lies and how it is to be read, before anything heavy is loaded.
 
     folder holds the backbone; heads_folder the heads and ``m3_retrievers.json`` (the same
-    folder but for m3-mini, whose backbone comes from a package of its own).
+    folder, but where there is an adapter: a delta that is added to the backbone).
     """
 
     name: str
@@ -61,6 +64,7 @@ class Source:
     pooling: Pooling
     weights: HybridWeights
     max_length: int | None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,21 +95,28 @@ def locate(
 ) -> Source:
     """Return where a model lies: ``"m3-mini"``, a folder, or a hub id (downloaded or cached).
 
+    ``"m3-mini/backbone"`` is m3-mini before it was trained: no sparse head, and the hidden
+    states as ColBERT vectors.
+
     Arguments that are not None win over what the model's files say. Raises CheckpointError
     (or MissingHeadError) if something needed is not there.
     """
     name = str(name_or_path)
-    if name == MINI:
-        folder, heads_folder = locate_mini()
-    else:
-        folder = heads_folder = _folder(name, revision)
+    heads_folder = _heads_folder(name, revision)
+    adapter = find_adapter(heads_folder)
+    folder = heads_folder if adapter is None else _backbone_of(adapter)
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} is expected to hold a Hugging Face model, and has no config.json. "
             "Pass a model folder, a hub id such as 'BAAI/bge-m3', or 'm3-mini'."
         )
-    source = _configured(name, folder, heads_folder)
-    source = replace(source, heads=heads or source.heads, pooling=pooling or source.pooling)
+    source = _plain_mini(folder) if name == BACKBONE else _configured(name, folder, heads_folder)
+    source = replace(
+        source,
+        adapter=adapter,
+        heads=heads or source.heads,
+        pooling=pooling or source.pooling,
+    )
     if source.pooling not in ("cls", "mean"):
         raise InputError(f"pooling expects 'cls' or 'mean', got {source.pooling!r}.")
     _head_files(source)
@@ -114,7 +125,10 @@ def locate(
 
 def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return the model in memory. Raises CheckpointError where a file is torn or incomplete."""
-    backbone = _backbone(source.folder, dtype)
+    backbone = _backbone(source.folder, dtype if source.adapter is None else torch.float32)
+    if source.adapter is not None:
+        merge(source.adapter, backbone)
+        backbone.to(dtype)
     config = backbone.config
     heads = load_heads(source.heads_folder, source.heads, hidden_size=config.hidden_size)
     tokenizer_file(source.folder)
@@ -158,8 +172,11 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     config = json.loads((source.folder / "config.json").read_text("utf-8"))
     stable = {key: value for key, value in config.items() if key not in _VOLATILE}
     shape = {"pooling": source.pooling, **settings}
+    if source.adapter is not None:
+        shape["adapter_scale"] = source.adapter.scale
     digest.update(json.dumps([stable, shape], sort_keys=True).encode())
     files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
+    files += [] if source.adapter is None else source.adapter.files
     for path in files:
         with path.open("rb") as file:
             digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
@@ -189,6 +206,35 @@ def weight_files(folder: Path) -> list[Path]:
             "neither. Copy the model's weights there."
         )
     return found
+
+
+def _heads_folder(name: str, revision: str | None) -> Path:
+    if name == MINI:
+        return locate_mini()
+    return locate_backbone() if name == BACKBONE else _folder(name, revision)
+
+
+def _backbone_of(adapter: Adapter) -> Path:
+    source = locate(adapter.backbone, heads=HeadSpec(sparse=False, colbert=False))
+    if source.adapter is not None:
+        raise CheckpointError(
+            f"{adapter.folder} is a delta on {adapter.backbone!r}, which is a delta itself, and "
+            "only one can be added. Train on the whole model, or on its backbone."
+        )
+    return source.folder
+
+
+def _plain_mini(folder: Path) -> Source:
+    return Source(
+        name=BACKBONE,
+        folder=folder,
+        heads_folder=folder,
+        heads=HeadSpec(sparse=False, colbert="identity"),
+        pooling="mean",
+        # ColBERT is the strongest of its modes (benchmarks/README.md)
+        weights=HybridWeights(dense=0.25, sparse=0.3, colbert=1.0),
+        max_length=512,
+    )
 
 
 def _folder(name: str, revision: str | None) -> Path:

@@ -1,10 +1,8 @@
-"""M3's lexical weights as llama-index-vector-stores-milvus takes them. Imports that package."""
+"""M3's lexical weights as llama-index-vector-stores-milvus takes them; imports nothing of it."""
 
 from __future__ import annotations
 
 import asyncio
-
-from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from m3_retrievers.encoder.encoder import M3Encoder
 
@@ -13,14 +11,17 @@ from m3_retrievers.encoder.encoder import M3Encoder
 _ALMOST_NOTHING = 1e-30
 
 
-class M3MilvusSparseFunction(BaseSparseEmbeddingFunction):  # type: ignore[misc]
+class M3MilvusSparseFunction:
     """Term weights ``{vocabulary id: weight}``, for ``MilvusVectorStore(enable_sparse=True)``.
+
+    Made by ``M3SparseEmbedding.for_milvus()``, which registers it with the binding's base class.
 
     A text without term weights gets a stand-in: a weight of 1e-30 on a special token that no
     other text can have, one for documents and another for queries, so they never match.
 
-    The binding hands over a node's own text, without metadata, and one node a call; it drops
-    no weights, so scores are exact.
+    The binding hands over a node's own text, without metadata, and one node a call. Its hybrid
+    mode scores with all weights; its sparse mode drops the smallest fifth of the query's
+    (binding 1.2 has no option for it), and Milvus Lite refuses that.
     """
 
     def __init__(self, encoder: M3Encoder) -> None:

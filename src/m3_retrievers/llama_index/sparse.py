@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
 from llama_index.core.bridge.pydantic import Field
@@ -11,10 +11,8 @@ from pydantic import InstanceOf, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import MissingExtraError
+from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
 from m3_retrievers.llama_index.qdrant import M3QdrantSparseFunctions
-
-if TYPE_CHECKING:
-    from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
 
 
 class M3SparseEmbedding(BaseSparseEmbedding):
@@ -51,13 +49,14 @@ class M3SparseEmbedding(BaseSparseEmbedding):
         Raises MissingExtraError where llama-index-vector-stores-milvus is not installed.
         """
         try:
-            from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
+            from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
         except ModuleNotFoundError as error:
             raise MissingExtraError(
                 package="llama-index-vector-stores-milvus",
                 extra="llama-index-milvus",
                 purpose="M3SparseEmbedding.for_milvus()",
             ) from error
+        BaseSparseEmbeddingFunction.register(M3MilvusSparseFunction)
         return M3MilvusSparseFunction(self.encoder)
 
     def for_qdrant(self) -> M3QdrantSparseFunctions:

@@ -131,6 +131,5 @@ def test_without_the_milvus_binding_the_error_says_how_to_get_it(
     encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_index.vector_stores", None)
-    monkeypatch.delitem(sys.modules, "m3_retrievers.llama_index.milvus", raising=False)
     with pytest.raises(MissingExtraError, match=r"m3-retrievers\[llama-index-milvus\]"):
         M3SparseEmbedding(encoder=encoder).for_milvus()
