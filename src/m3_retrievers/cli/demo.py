@@ -11,7 +11,8 @@ from rich.markup import escape
 from m3_retrievers.cli.console import LABELS, grid, legs_for, messages, results
 from m3_retrievers.documents import DOCSTRING_WORDS, standard_library
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.representations import Record
+from m3_retrievers.errors import IndexModelError
+from m3_retrievers.representations import Mode, Record
 from m3_retrievers.retriever import HybridRetriever
 
 QUESTIONS = (
@@ -36,7 +37,9 @@ def run(*, out: Path, limit: int | None) -> None:
             f"{encoder.name} (the first {DOCSTRING_WORDS} words of each).",
             highlight=False,
         )
-        retriever = HybridRetriever(encoder, legs=legs_for(encoder))
+        # BM25 recalls, too, so that its ranks stand beside those of the learned weights
+        legs: tuple[Mode, ...] = tuple(dict.fromkeys([*legs_for(encoder), "bm25"]))
+        retriever = HybridRetriever(encoder, legs=legs)
         started = time.perf_counter()
         retriever.add(
             [record.text for record in records],
@@ -82,8 +85,12 @@ def _first_sentence(text: str, most: int = 16) -> str:
 
 
 def _opened(out: Path, encoder: M3Encoder, records: list[Record]) -> HybridRetriever | None:
-    """Return the saved index if it is of these documents; otherwise it is built again."""
+    """Return the saved index if it is of these documents and this model; None otherwise."""
     if not (out / "manifest.json").exists():
         return None
-    retriever = HybridRetriever.load(out, encoder)
+    try:
+        retriever = HybridRetriever.load(out, encoder)
+    except IndexModelError:
+        messages.print("The index of an earlier run is of another model; it is built again.")
+        return None
     return retriever if retriever.index.ids == tuple(r.id for r in records) else None

@@ -8,11 +8,16 @@ if TYPE_CHECKING:
     from m3_retrievers.training.data import Example as Example
     from m3_retrievers.training.data import read_examples as read_examples
     from m3_retrievers.training.data import write_examples as write_examples
+    from m3_retrievers.training.negatives import Mining as Mining
+    from m3_retrievers.training.negatives import MiningSettings as MiningSettings
+    from m3_retrievers.training.negatives import mine_negatives as mine_negatives
+    from m3_retrievers.training.questions import question_pairs as question_pairs
     from m3_retrievers.training.settings import BatchSettings as BatchSettings
     from m3_retrievers.training.settings import LoraSettings as LoraSettings
     from m3_retrievers.training.settings import LossSettings as LossSettings
     from m3_retrievers.training.settings import TrainSettings as TrainSettings
     from m3_retrievers.training.settings import read_settings as read_settings
+    from m3_retrievers.training.trainer import Trained as Trained
     from m3_retrievers.training.trainer import train as train
 
 _HOMES = {
@@ -20,7 +25,12 @@ _HOMES = {
     "Example": "data",
     "LoraSettings": "settings",
     "LossSettings": "settings",
+    "Mining": "negatives",
+    "MiningSettings": "negatives",
     "TrainSettings": "settings",
+    "Trained": "trainer",
+    "mine_negatives": "negatives",
+    "question_pairs": "questions",
     "read_examples": "data",
     "read_settings": "settings",
     "train": "trainer",
@@ -32,7 +42,12 @@ __all__ = [
     "Example",
     "LoraSettings",
     "LossSettings",
+    "Mining",
+    "MiningSettings",
     "TrainSettings",
+    "Trained",
+    "mine_negatives",
+    "question_pairs",
     "read_examples",
     "read_settings",
     "train",
