@@ -102,7 +102,15 @@ def test_the_table_of_contents_is_what_it_is():
         m3_retrievers.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["m3_retrievers", "m3_retrievers.langchain"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "m3_retrievers",
+        "m3_retrievers.langchain",
+        "m3_retrievers.llama_index",
+        "m3_retrievers.training",
+    ],
+)
 def test_importing_the_package_loads_neither_torch_nor_a_framework(module):
     heavy = "{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -41,7 +41,6 @@ def test_a_folder_is_indexed_searched_and_brought_up_to_date(folder, tmp_path):
     made = run("index", str(folder), "--out", out)
     assert made.returncode == 0, made.stderr
     assert "2 passages of 2 files" in made.stdout
-    assert "Lexical leg: BM25" in made.stderr
     found = run("search", out, "how do I read a csv file?", "-k", "1", "--explain")
     assert found.returncode == 0, found.stderr
     assert "csv.md:1" in found.stdout

@@ -28,17 +28,20 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$exists", "$not")
+_TEXT: dict[str, Callable[[str], str]] = {"$text": str, "$itext": str.casefold}
+_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$exists", "$empty", *_TEXT, "$not")
 _FILTER_OPERATORS = ("$and", "$or", "$not")
 
 
 def compile_filter(filter: Filter | None) -> Test:
     """Return a function that says whether a document's metadata passes the filter.
 
-    filter: operators $eq $ne $gt $gte $lt $lte $in $nin $exists $not under a field, and
-    $and $or $not over filters; None and {} admit everything. A missing field passes only
-    $ne, $nin, $not and ``{"$exists": False}``; values of kinds that cannot be compared do
-    not match (True is not 1); a list matches where one of its elements does.
+    filter: operators $eq $ne $gt $gte $lt $lte $in $nin $exists $empty $text $itext $not
+    under a field, and $and $or $not over filters; None and {} admit everything. $text asks
+    for a part of a string, $itext for one in any case; $empty for a field that is missing,
+    None, "" or []. A missing field passes only $ne, $nin, $not, ``{"$exists": False}`` and
+    ``{"$empty": True}``; values of kinds that cannot be compared do not match (True is not
+    1); a list matches where one of its elements does.
 
     Raises FilterError for an unknown operator or an operand of the wrong shape.
 
@@ -92,10 +95,13 @@ def _field_test(name: Any, operand: Any) -> FieldTest:
     if name in ("$in", "$nin"):
         among = _any([_equal(option) for option in _sequence(name, operand)])
         return among if name == "$in" else _negate(among)
-    if name == "$exists":
+    if name in ("$exists", "$empty"):
         if not isinstance(operand, bool):
-            raise FilterError(f"$exists expects True or False, got {_short(operand)}.")
-        return lambda value: (value is not _MISSING) is operand
+            raise FilterError(f"{name} expects True or False, got {_short(operand)}.")
+        holds: FieldTest = _empty if name == "$empty" else lambda value: value is not _MISSING
+        return lambda value: holds(value) is operand
+    if name in _TEXT:
+        return _part(name, operand)
     if name == "$not":
         return _negate(_condition(_mapping(operand)))
     if name in _ORDER:
@@ -110,6 +116,25 @@ def _equal(operand: Any) -> FieldTest:
         return isinstance(value, list | tuple) and any(_same(item, operand) for item in value)
 
     return test
+
+
+def _part(name: str, operand: Any) -> FieldTest:
+    if not isinstance(operand, str):
+        raise FilterError(f"{name} expects a string, got {_short(operand)}.")
+    fold = _TEXT[name]
+    part = fold(operand)
+
+    def test(value: Any) -> bool:
+        items = value if isinstance(value, list | tuple) else (value,)
+        return any(isinstance(item, str) and part in fold(item) for item in items)
+
+    return test
+
+
+def _empty(value: Any) -> bool:
+    return (
+        value is _MISSING or value is None or (isinstance(value, str | list | tuple) and not value)
+    )
 
 
 def _ordered(name: str, operand: Any) -> FieldTest:

@@ -58,6 +58,19 @@ def test_operators(key: str, operator: str, value: Any, expected: list[int]) -> 
     assert admitted(one(key, operator, value)) == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "operator", "value", "expected"),
+    [
+        ("lang", "text_match", "en", [0, 2]),
+        ("lang", "text_match_insensitive", "GL", [2]),
+        ("tags", "is_empty", None, [2, 3]),
+        ("year", "is_empty", None, [3]),
+    ],
+)
+def test_operators_to_come(key: str, operator: str, value: Any, expected: list[int]) -> None:
+    assert admitted(one(key, operator, value)) == expected
+
+
 def test_conditions_and_nesting() -> None:
     recent, german = one("year", ">=", 2024), one("lang", "==", "de")
     assert admitted(recent, german) == [1]

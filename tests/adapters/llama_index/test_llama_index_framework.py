@@ -177,31 +177,50 @@ async def test_async_ingestion_with_an_embedding_step(
     assert len(store.get_nodes()) == 6
 
 
-@pytest.mark.parametrize("mode", [FUSION_MODES.RECIPROCAL_RANK, FUSION_MODES.RELATIVE_SCORE])
-def test_query_fusion_tells_nodes_apart(
-    encoder: M3Encoder, nodes: list[TextNode], mode: FUSION_MODES
-) -> None:
-    class Asks(MockLLM):
-        """Writes the three questions that the fusion asks for."""
+QUESTIONS = ["the river", "the bridge", "the clock"]
 
-        def complete(self, *args: Any, **kwargs: Any) -> Any:
-            done = super().complete(*args, **kwargs)
-            done.text = "the river\nthe bridge\nthe clock"
-            return done
 
+class Asks(MockLLM):
+    """Writes the three questions that query fusion asks for."""
+
+    def complete(self, *args: Any, **kwargs: Any) -> Any:
+        done = super().complete(*args, **kwargs)
+        done.text = "\n".join(QUESTIONS)
+        return done
+
+
+def test_query_fusion_knows_a_node_again(encoder: M3Encoder, nodes: list[TextNode]) -> None:
+    legs = [
+        M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6),
+        BM25Retriever.from_nodes(nodes, k=6),
+    ]
     fusion = QueryFusionRetriever(
-        [
-            M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6),
-            BM25Retriever.from_nodes(nodes, k=6),
-        ],
+        [*legs],
         llm=Asks(),
-        mode=mode,
+        mode=FUSION_MODES.RECIPROCAL_RANK,
         num_queries=4,
         similarity_top_k=20,
         use_async=False,
     )
     found = fusion.retrieve(QUERY)
-    # four questions to two retrievers, and each node once
+    expected: dict[str, float] = {}
+    for question in (QUERY, *QUESTIONS):
+        for leg in legs:
+            for rank, one in enumerate(leg.retrieve(question)):
+                expected[one.node_id] = expected.get(one.node_id, 0) + 1 / (60 + rank)
+    # it tells nodes apart by hash: scores among the metadata would split each node in eight
+    assert {one.node_id: one.score for one in found} == pytest.approx(expected)
+
+
+async def test_query_fusion_async(encoder: M3Encoder, nodes: list[TextNode]) -> None:
+    fusion = QueryFusionRetriever(
+        [M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6)],
+        llm=Asks(),
+        mode=FUSION_MODES.RELATIVE_SCORE,
+        num_queries=4,
+        similarity_top_k=20,
+    )
+    found = await fusion.aretrieve(QUERY)
     assert sorted(one.node_id for one in found) == list("012345")
 
 
