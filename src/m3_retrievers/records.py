@@ -17,6 +17,12 @@ def check_k(k: int, *, name: str = "k") -> None:
         raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
 
 
+def check_ids(ids: Sequence[str], *, name: str) -> None:
+    """Raise InputError where ids are one string, whose letters would be taken for ids."""
+    if isinstance(ids, str):
+        raise InputError(f"{name} expects a list of ids, got one string {ids!r}: wrap it.")
+
+
 def records_of(
     texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
 ) -> Iterator[Record]:

@@ -424,3 +424,10 @@ def test_threads_may_search_while_others_add(index):
         thread.join()
     assert not failures
     assert len(index) == 60
+
+
+def test_one_string_is_not_taken_for_a_list_of_ids():
+    index = LocalIndex(modes=())
+    for call in (index.get, index.delete):
+        with pytest.raises(InputError, match=r"expects a list of ids, got one string 'd0'"):
+            call("d0")

@@ -247,7 +247,10 @@ def _at(values: Rows, slots: Rows) -> Rows:
 
 
 def _canonical(rows: sp.csr_array) -> sp.csr_array:
-    """Return the rows as floats in CSR with ascending distinct columns; the input stays as is."""
+    """Return the rows as floats in CSR, columns ascending and distinct, without stored zeros.
+
+    The input stays as it is.
+    """
     kept = rows.dtype in (np.float32, np.float64)
     data = rows.data if kept else rows.data.astype(np.float64)
     matrix = sp.csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
@@ -256,6 +259,10 @@ def _canonical(rows: sp.csr_array) -> sp.csr_array:
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
+    if not np.all(matrix.data):
+        # a term of weight 0 is no match; left in, it would be one where weights have signs
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
     return matrix
 
 

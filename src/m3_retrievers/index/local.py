@@ -29,6 +29,7 @@ from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
 from m3_retrievers.index.storage import read_generation, write_generation
 from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
 from m3_retrievers.packed import Floats, MultiVectors
+from m3_retrievers.records import check_ids
 from m3_retrievers.representations import Mode, Output, Query, Ranking, Record, Representations
 
 STORED: tuple[Output, ...] = ("dense", "sparse", "colbert")
@@ -120,8 +121,7 @@ class LocalIndex:
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove records; returns the ids that were there."""
-        if isinstance(ids, str):
-            raise InputError(f"delete expects a list of ids, got one string {ids!r}: wrap it.")
+        check_ids(ids, name="delete")
         with self._lock:
             there = [id for id in dict.fromkeys(ids) if id in self._row_of]
             with self._changing():
@@ -130,6 +130,7 @@ class LocalIndex:
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return copies of the records in the order asked for, passing over unknown ids."""
+        check_ids(ids, name="get")
         with self._lock:
             found = [self._records[self._row_of[id]] for id in ids if id in self._row_of]
         return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
