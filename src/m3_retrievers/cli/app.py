@@ -113,6 +113,51 @@ def mine(
 
 
 @app.command()
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(help="A test collection in BEIR, MIRACL, MLDR or MKQA layout.")
+    ],
+    model: Model = "m3-mini",
+    split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
+    protocol: Annotated[
+        str, typer.Option(help="union: legs exactly completed; paper: as BGE-M3's paper ran it.")
+    ] = "union",
+    mode: Annotated[
+        list[str] | None, typer.Option(help="Only this mode, such as all or dense+sparse.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Another measure, as ir-measures writes it.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of a document.")] = 8192,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="Search weights on this split; the split itself is halved first."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Results of another run, to compare query by query.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where runs and results are kept.")] = None,
+) -> None:
+    """Measure every retrieval mode of a model on a test collection."""
+    from m3_retrievers.cli.evaluate import run
+    from m3_retrievers.evaluation.metrics import MEASURES
+
+    with warnings_as_messages():
+        run(
+            folder,
+            model=model,
+            split=split,
+            protocol=protocol,  # type: ignore[arg-type]
+            modes=mode or (),
+            measures=measure or MEASURES,
+            max_length=max_length,
+            tune=tune,
+            against=against,
+            out=out,
+        )
+
+
+@app.command()
 def doctor(model: Model = "m3-mini") -> None:
     """Print environment, model and arithmetic; exit with 1 if a check fails."""
     from m3_retrievers.cli.doctor import run

@@ -1,0 +1,110 @@
+"""``m3-retrievers evaluate``: a model on a test collection, or two saved results side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from m3_retrievers.cli.console import grid, messages, results
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import InputError
+from m3_retrievers.evaluation.benchmark import Protocol, evaluate
+from m3_retrievers.evaluation.datasets import Collection, read_collection
+from m3_retrievers.evaluation.metrics import interval
+from m3_retrievers.evaluation.published import published
+from m3_retrievers.evaluation.report import LABELS, Evaluation
+from m3_retrievers.evaluation.significance import compare
+from m3_retrievers.evaluation.tuning import tune_weights
+
+
+def run(
+    folder: Path,
+    *,
+    model: str,
+    split: str,
+    protocol: Protocol,
+    modes: Sequence[str],
+    measures: Sequence[str],
+    max_length: int,
+    tune: str | None,
+    against: Path | None,
+    out: Path | None,
+) -> None:
+    """Print a table of every mode; tune first and compare afterwards where asked to."""
+    encoder = M3Encoder.from_pretrained(model, document_max_length=max_length)
+    collection = read_collection(folder, split=split)
+    weights = None
+    if tune is not None:
+        tuning, collection = _sides(folder, tune, collection)
+        tuned = tune_weights(encoder, tuning, collection, show_progress=True)
+        weights = tuned.weights
+        w = weights
+        results().print(
+            f"Best of {tuned.tried} weights on {tuning.name}, {tuning.split}: "
+            f"{w.dense:g} / {w.sparse:g} / {w.colbert:g} ({tuned.tuned:.4f}). On "
+            f"{collection.name}, {collection.split}: {tuned.before:.4f} with the model's own, "
+            f"{tuned.after:.4f} with these.",
+            highlight=False,
+        )
+    found = evaluate(
+        encoder,
+        collection,
+        protocol=protocol,
+        modes=modes or None,
+        weights=weights,
+        measures=measures,
+        show_progress=True,
+    )
+    _print(found)
+    if out is not None:
+        found.save(out)
+        messages.print(f"Runs, results.json and table.md are in {out}.", highlight=False)
+    if against is not None:
+        _compare(Evaluation.load(against), found)
+
+
+def _sides(folder: Path, tune: str, collection: Collection) -> tuple[Collection, Collection]:
+    """Return what is tuned on and what is reported on; one split serves in two halves."""
+    if tune == collection.split:
+        return collection.halves()
+    return read_collection(folder, split=tune), collection
+
+
+def _print(found: Evaluation) -> None:
+    measures = list(next(iter(found.values.values())))
+    theirs = published(found.collection)
+    columns = [*measures, *([f"BGE-M3 {theirs.measure}"] if theirs else [])]
+    table = grid("mode", *columns, title=found.caption(), numbers=columns)
+    for mode, values in found.values.items():
+        cells = []
+        for name in measures:
+            low, high = interval(values[name])
+            cells.append(f"{values[name].mean():.4f} ({low:.3f}–{high:.3f})")
+        if theirs:
+            cells.append(theirs.figures.get(mode, ""))
+        table.add_row(LABELS[mode], *cells)
+    results().print(table)
+
+
+def _compare(before: Evaluation, after: Evaluation) -> None:
+    shared = [mode for mode in after.values if mode in before.values]
+    measures = [name for name in after.values[shared[0]] if name in before.values[shared[0]]]
+    if not measures:
+        raise InputError(
+            f"--against expects results with a measure of this run, got {before.caption()}"
+        )
+    numbers = ["before", "after", "difference", "p", "better", "worse"]
+    table = grid("mode", *numbers, title=f"{measures[0]}, query by query", numbers=numbers)
+    for mode in shared:
+        one = compare(before, after, mode=mode, measure=measures[0])
+        low, high = one.interval
+        table.add_row(
+            LABELS[mode],
+            f"{before.mean(mode, measures[0]):.4f}",
+            f"{after.mean(mode, measures[0]):.4f}",
+            f"{one.difference:+.4f} ({low:+.3f} to {high:+.3f})",
+            f"{one.p_value:.4f}",
+            str(one.wins),
+            str(one.losses),
+        )
+    results().print(table)

@@ -1,0 +1,153 @@
+"""What an evaluation found: kept whole, written as TREC runs, JSON and a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3_retrievers.errors import DatasetError
+from m3_retrievers.evaluation.published import published
+from m3_retrievers.representations import HybridWeights
+
+# Document ids and scores, best first, by query.
+Run: TypeAlias = dict[str, tuple[list[str], list[float]]]
+LABELS = {
+    "dense": "Dense",
+    "sparse": "Sparse",
+    "colbert": "Multi-vector",
+    "bm25": "BM25",
+    "dense+sparse": "Dense + Sparse",
+    "dense+bm25": "Dense + BM25",
+    "all": "All",
+}
+_RESULTS = "results.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """One model on one split, by one protocol.
+
+    values: (q,) arrays by mode and measure, in the order of query_ids. runs: what each mode
+    retrieved; empty where the record was read back from a file.
+    """
+
+    collection: str
+    split: str
+    documents: int
+    model: str
+    fingerprint: str
+    version: str
+    protocol: str
+    weights: HybridWeights
+    recall: int
+    notes: tuple[str, ...]
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    query_ids: tuple[str, ...]
+    runs: Mapping[str, Run] = field(default_factory=dict)
+
+    def mean(self, mode: str, measure: str = "nDCG@10") -> float:
+        """Return the mean of a measure over all queries."""
+        return float(self.values[mode][measure].mean())
+
+    def table(self) -> str:
+        """Return the means with 95 % bootstrap intervals as Markdown, published figures beside."""
+        from m3_retrievers.evaluation.metrics import interval
+
+        measures = list(next(iter(self.values.values())))
+        theirs = published(self.collection)
+        head = ["mode", *measures, *([f"BGE-M3, {theirs.measure} (published)"] if theirs else [])]
+        lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+        for mode, found in self.values.items():
+            cells = [LABELS[mode]]
+            for name in measures:
+                low, high = interval(found[name])
+                cells.append(f"{found[name].mean():.4f} ({low:.3f} to {high:.3f})")
+            if theirs:
+                cells.append(theirs.figures.get(mode, ""))
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join([*lines, "", self.caption()])
+
+    def caption(self) -> str:
+        """Return one sentence on what was run, and how."""
+        w = self.weights
+        notes = "".join(f"; {note}" for note in self.notes)
+        return (
+            f"{self.collection}, {self.split}: {len(self.query_ids)} queries, {self.documents} "
+            f"documents; model {self.model}; protocol {self.protocol!r}, legs to depth "
+            f"{self.recall}, weights {w.dense:g} / {w.sparse:g} / {w.colbert:g}{notes}."
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write results.json, table.md and a TREC run a mode into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for mode, run in self.runs.items():
+            lines = (
+                f"{query} Q0 {id} {rank} {score:.9g} {mode}\n"
+                for query, (ids, scores) in run.items()
+                for rank, (id, score) in enumerate(zip(ids, scores, strict=True), 1)
+            )
+            (folder / f"{mode}.trec").write_text("".join(lines), "utf-8")
+        (folder / _RESULTS).write_text(json.dumps(self.to_dict(), indent=1) + "\n", "utf-8")
+        (folder / "table.md").write_text(self.table() + "\n", "utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the runs, as JSON."""
+        from m3_retrievers.evaluation.metrics import interval
+
+        content = {name: getattr(self, name) for name in _PLAIN}
+        content["weights"] = asdict(self.weights)
+        content["means"] = {
+            mode: {name: float(values.mean()) for name, values in found.items()}
+            for mode, found in self.values.items()
+        }
+        content["intervals"] = {
+            mode: {name: interval(values) for name, values in found.items()}
+            for mode, found in self.values.items()
+        }
+        content["values"] = {
+            mode: {name: [round(float(v), 6) for v in values] for name, values in found.items()}
+            for mode, found in self.values.items()
+        }
+        return content
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Evaluation:
+        """Return the evaluation saved in a folder, without its runs."""
+        path = Path(folder) / _RESULTS
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            values = {
+                mode: {name: np.asarray(one, float) for name, one in found.items()}
+                for mode, found in content["values"].items()
+            }
+            plain = {name: content[name] for name in _PLAIN}
+            weights = HybridWeights(**content["weights"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f"{path} is expected to hold results of an evaluation ({error!r}). Give the "
+                "folder that Evaluation.save wrote."
+            ) from error
+        plain |= {name: tuple(plain[name]) for name in ("notes", "query_ids")}
+        return cls(**plain, weights=weights, values=values)
+
+
+_PLAIN = (
+    "collection",
+    "split",
+    "documents",
+    "model",
+    "fingerprint",
+    "version",
+    "protocol",
+    "recall",
+    "notes",
+    "query_ids",
+)

@@ -1,0 +1,285 @@
+"""Protocols against naive loops, measures against hand-made numbers, files against records."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import m3_retrievers.evaluation as room
+from m3_retrievers import HeadSpec, HybridRetriever, HybridWeights, LocalIndex, M3Encoder, Recall
+from m3_retrievers.cli.app import app
+from m3_retrievers.errors import DatasetError, InputError
+from m3_retrievers.evaluation import (
+    Collection,
+    Evaluation,
+    compare,
+    evaluate,
+    represent,
+    tune_weights,
+)
+from m3_retrievers.evaluation.metrics import interval, measure
+from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.lexical.tokenizers import WordTokenizer
+from sentences import SENTENCES
+
+DOCUMENTS, QUERIES = SENTENCES[:12], SENTENCES[6:14]
+
+WEIGHTS = HybridWeights(dense=0.5, sparse=0.7, colbert=1.0)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_m3):
+    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def collection():
+    documents = {f"d{n}": text for n, text in enumerate(DOCUMENTS)}
+    queries = {f"q{n}": text for n, text in enumerate(QUERIES)}
+    qrels = {f"q{n}": {f"d{n % len(DOCUMENTS)}": 2, "d1": 1} for n in range(len(QUERIES))}
+    return Collection("small", "test", documents, queries, qrels)
+
+
+@pytest.fixture(scope="module")
+def found(encoder, collection):
+    return evaluate(encoder, collection, weights=WEIGHTS, recall=3)
+
+
+def naive(encoder, collection):
+    """Scores (q, d) of each mode, by the index, one query at a time."""
+    weighting = BM25(tokenizer=WordTokenizer(stop_words="en"))
+    index = LocalIndex(weighting=weighting, colbert_dtype="float16")
+    legs = ("dense", "sparse", "bm25")
+    retriever = HybridRetriever(encoder, index, legs=legs)
+    ids = list(collection.documents)
+    retriever.add(list(collection.documents.values()), ids=ids)
+    queries = [retriever.prepare(text) for text in collection.queries.values()]
+    scores = {
+        mode: np.stack([index.score(query, mode, ids) for query in queries])
+        for mode in (*legs, "colbert")
+    }
+    scales = np.array([index.scale(query, "bm25") for query in queries])
+    return scores, scales
+
+
+def order(total, admitted):
+    rows = [row for row in np.argsort(-total, kind="stable") if admitted[row]]
+    return [f"d{row}" for row in rows]
+
+
+def best(scores, depth):
+    rows = set(np.argsort(-scores, kind="stable")[:depth].tolist())
+    return [row in rows for row in range(len(scores))]
+
+
+def test_single_modes_rank_every_document(encoder, collection, found):
+    scores, _ = naive(encoder, collection)
+    for mode in ("dense", "sparse", "colbert", "bm25"):
+        for row, query in enumerate(collection.queries):
+            values = scores[mode][row]
+            admitted = values > 0 if mode in ("sparse", "bm25") else np.ones(len(values), bool)
+            ids, given = found.runs[mode][query]
+            np.testing.assert_allclose(given, sorted(values[admitted], reverse=True), atol=2e-4)
+            assert sorted(ids) == sorted(order(values, admitted))
+
+
+def test_union_completes_what_a_leg_did_not_recall(encoder, collection, found):
+    scores, scales = naive(encoder, collection)
+    for row, query in enumerate(collection.queries):
+        d, s, c = (scores[mode][row] for mode in ("dense", "sparse", "colbert"))
+        recalled = np.logical_or(best(d, 3), best(s, 3))
+        total = 0.5 * d + 0.7 * s + 1.0 * c
+        ids, given = found.runs["all"][query]
+        assert ids == order(total, recalled)
+        np.testing.assert_allclose(given, sorted(total[recalled], reverse=True), atol=2e-4)
+        b = scores["bm25"][row] * scales[row]
+        recalled = np.logical_or(best(d, 3), best(b, 3))
+        assert found.runs["dense+bm25"][query][0] == order(0.5 * d + 0.7 * b, recalled)
+
+
+def test_all_is_what_the_retriever_finds(encoder, collection, found):
+    retriever = HybridRetriever(encoder, recall=Recall(dense=3, lexical=3), weights=WEIGHTS)
+    ids = list(collection.documents)
+    retriever.add(list(collection.documents.values()), ids=ids)
+    for query, text in collection.queries.items():
+        hits = retriever.search(text, k=100)
+        ours, given = found.runs["all"][query]
+        # the retriever recalls a document by its lexical leg only where a term is shared
+        assert set(ours) >= {hit.id for hit in hits}
+        score = dict(zip(ours, given, strict=True))
+        for hit in hits:
+            assert score[hit.id] == pytest.approx(hit.score, abs=2e-4)
+
+
+def test_the_papers_protocol_counts_a_missing_leg_as_nothing(encoder, collection, monkeypatch):
+    from m3_retrievers.evaluation import benchmark
+
+    monkeypatch.setattr(benchmark, "_PAPER_DEPTH", 2)
+    monkeypatch.setattr(benchmark, "_PAPER_RERANKED", 3)
+    paper = evaluate(encoder, collection, protocol="paper", weights=WEIGHTS)
+    scores, _ = naive(encoder, collection)
+    for row, query in enumerate(collection.queries):
+        d, s, c = (scores[mode][row] for mode in ("dense", "sparse", "colbert"))
+        in_d, in_s = np.array(best(d, 2)), np.array(best(s, 2))
+        total = 0.5 * np.where(in_d, d, 0) + 0.7 * np.where(in_s, s, 0)
+        assert paper.runs["dense+sparse"][query][0] == order(total, in_d | in_s)
+        reranked = best(d, 3)
+        assert paper.runs["colbert"][query][0] == order(c, reranked)
+        assert paper.runs["all"][query][0] == order(0.5 * d + 0.7 * s + c, reranked)
+    assert "protocol 'paper', legs to depth 1" in replace(paper, recall=1000).caption()
+
+
+def test_measures_are_those_of_the_field():
+    run = {"q": (["a", "b", "c"], [3.0, 2.0, 1.0]), "none": ([], [])}
+    qrels = {"q": {"b": 1, "c": 2, "z": 1}, "none": {"a": 1}}
+    values = measure(run, qrels, ["nDCG@10", "R@100", "RR@10"])
+    gained = 1 / np.log2(3) + 2 / np.log2(4)
+    ideal = 2 / np.log2(2) + 1 / np.log2(3) + 1 / np.log2(4)
+    np.testing.assert_allclose(values["nDCG@10"], [gained / ideal, 0], atol=1e-9)
+    np.testing.assert_allclose(values["R@100"], [2 / 3, 0], atol=1e-9)
+    # a query for which nothing was retrieved counts 0
+    np.testing.assert_allclose(values["RR@10"], [1 / 2, 0], atol=1e-9)
+    with pytest.raises(InputError, match="nDCH@10"):
+        measure(run, qrels, ["nDCH@10"])
+
+
+def test_an_interval_holds_its_mean_and_shrinks():
+    values = np.random.default_rng(0).random(400)
+    low, high = interval(values)
+    assert low < values.mean() < high
+    wide = interval(values[:40])
+    assert wide[1] - wide[0] > 2 * (high - low)
+    # the normal approximation, for a mean of many
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_a_precomputed_representation_changes_nothing(encoder, collection, found):
+    again = evaluate(
+        encoder,
+        collection,
+        weights=WEIGHTS,
+        recall=3,
+        representations=represent(encoder, collection),
+    )
+    assert again.runs == found.runs
+
+
+def test_a_model_without_a_sparse_head_says_what_is_left_out(tiny_bert, collection):
+    plain = M3Encoder.from_pretrained(
+        tiny_bert, device="cpu", heads=HeadSpec(sparse=False, colbert="identity")
+    )
+    result = evaluate(plain, collection)
+    assert list(result.values) == ["dense", "colbert", "bm25", "dense+bm25", "all"]
+    assert any("BM25" in note for note in result.notes)
+    assert "left out: sparse" in result.caption()
+    with pytest.raises(InputError, match="mode 'sparse'"):
+        evaluate(plain, collection, modes=["sparse"])
+
+
+def test_files_hold_what_was_found(found, collection, tmp_path):
+    found.save(tmp_path)
+    again = Evaluation.load(tmp_path)
+    assert again.caption() == found.caption()
+    assert again.weights == WEIGHTS
+    for mode, values in found.values.items():
+        np.testing.assert_allclose(again.values[mode]["nDCG@10"], values["nDCG@10"], atol=1e-6)
+    rows = [line.split() for line in (tmp_path / "all.trec").read_text().splitlines()]
+    first = next(iter(collection.queries))
+    assert [row[2] for row in rows if row[0] == first] == found.runs["all"][first][0]
+    assert rows[0][1] == "Q0"
+    assert [int(row[3]) for row in rows if row[0] == first][:2] == [1, 2]
+    assert f"{found.mean('all'):.4f}" in (tmp_path / "table.md").read_text()
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(DatasetError, match="expected to hold results"):
+        Evaluation.load(tmp_path)
+
+
+def test_published_figures_stand_beside_their_data_set(found):
+    assert "published" not in found.table()
+    table = replace(found, collection="mldr-en").table()
+    assert "BGE-M3, nDCG@10 (published)" in table
+    assert "| 65.0 |" in table
+
+
+def shifted(found, by):
+    values = {"all": {"nDCG@10": found.values["all"]["nDCG@10"] + np.asarray(by)}}
+    return replace(found, values=values)
+
+
+def test_two_runs_are_compared_query_by_query(found):
+    count = len(found.query_ids)
+    same = compare(found, found)
+    assert (same.difference, same.p_value, same.wins, same.losses) == (0.0, 1.0, 0, 0)
+    better = compare(found, shifted(found, 0.01 * np.arange(1, count + 1)))
+    assert better.difference == pytest.approx(0.01 * (count + 1) / 2)
+    assert (better.wins, better.losses) == (count, 0)
+    # every query is better: of all sign flips, only this one and its opposite are as far off
+    assert better.p_value == pytest.approx(2 / 2**count, abs=0.01)
+    mixed = compare(found, shifted(found, np.where(np.arange(count) % 2, 0.1, -0.1)))
+    assert mixed.p_value > 0.5
+    other = replace(found, query_ids=("x", *found.query_ids[1:]))
+    with pytest.raises(InputError, match="same queries"):
+        compare(found, other)
+    with pytest.raises(InputError, match="a mode of"):
+        compare(found, found, mode="none")
+
+
+def test_weights_are_tuned_on_other_queries_than_reported(encoder, collection):
+    one, other = collection.halves()
+    grid = [HybridWeights(1, 0, 0), HybridWeights(0, 1, 0), HybridWeights(0, 0, 1), WEIGHTS]
+    tuned = tune_weights(encoder, one, other, grid=grid)
+    assert tuned.tried == 4
+    assert tuned.trials[0] == (tuned.weights, tuned.tuned)
+    means = [mean for _, mean in tuned.trials]
+    assert means == sorted(means, reverse=True)
+    # a weight on one mode alone is that mode's own ranking
+    found = evaluate(encoder, one, recall=100)
+    trials = dict(tuned.trials)
+    assert trials[HybridWeights(1, 0, 0)] == pytest.approx(found.mean("dense"), abs=1e-9)
+    assert trials[HybridWeights(0, 0, 1)] == pytest.approx(found.mean("colbert"), abs=1e-9)
+    after = evaluate(encoder, other, modes=["all"], weights=tuned.weights).mean("all")
+    assert tuned.after == pytest.approx(after)
+    with pytest.raises(InputError, match="not reported on"):
+        tune_weights(encoder, collection, one)
+
+
+def test_wrong_arguments_say_what_is_expected(encoder, collection):
+    with pytest.raises(InputError, match="protocol expects"):
+        evaluate(encoder, collection, protocol="ours")
+    with pytest.raises(InputError, match="modes expects"):
+        evaluate(encoder, collection, modes=["hybrid"])
+    with pytest.raises(InputError, match="expect a weight above 0"):
+        evaluate(encoder, collection, modes=["dense+sparse"], weights=HybridWeights(0, 0, 1))
+    with pytest.raises(InputError, match="recall"):
+        evaluate(encoder, collection, recall=0)
+
+
+def test_the_command_measures_tunes_and_compares(tiny_m3, collection, tmp_path):
+    folder = tmp_path / "data"
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", collection.documents), ("queries", collection.queries)):
+        rows = (json.dumps({"_id": id, "text": text}) + "\n" for id, text in texts.items())
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    rows = [f"{q}\t{d}\t{g}\n" for q, one in collection.qrels.items() for d, g in one.items()]
+    (folder / "qrels" / "test.tsv").write_text("a\tb\tc\n" + "".join(rows))
+    out = tmp_path / "out"
+    options = ["evaluate", str(folder), "--model", str(tiny_m3)]
+    done = CliRunner().invoke(app, [*options, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "Multi-vector" in done.output
+    assert (out / "dense+sparse.trec").is_file()
+    again = CliRunner().invoke(app, [*options, "--protocol", "paper", "--against", str(out)])
+    assert again.exit_code == 0, again.output
+    assert "query by query" in again.output
+    tuned = CliRunner().invoke(app, [*options, "--tune", "test", "--mode", "all"])
+    assert tuned.exit_code == 0, tuned.output
+    assert "Best of" in tuned.output
+    assert "half 2" in tuned.output
+
+
+def test_the_table_of_contents_is_what_it_is():
+    assert room.__all__ == sorted(room._HOMES, key=lambda name: (not name[0].isupper(), name))
+    for name in room.__all__:
+        assert getattr(room, name).__name__ == name
