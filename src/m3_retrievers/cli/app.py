@@ -94,6 +94,7 @@ def mine(
         bool,
         typer.Option("--scores", help="Write hybrid scores beside the passages, as a teacher's."),
     ] = False,
+    max_length: Annotated[int, typer.Option(help="Tokens of a passage.")] = 8192,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Encode in bfloat16.")] = False,
 ) -> None:
     """Find hard negatives for training lines by the hybrid score."""
@@ -108,6 +109,7 @@ def mine(
             settings=MiningSettings(
                 ranks=(1, depth), count=count, margin=margin, with_scores=scores
             ),
+            max_length=max_length,
             dtype="bfloat16" if bfloat16 else "float32",
         )
 

@@ -16,7 +16,13 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def run(
-    lines: Sequence[Path], *, out: Path, model: str, settings: MiningSettings, dtype: Dtype
+    lines: Sequence[Path],
+    *,
+    out: Path,
+    model: str,
+    settings: MiningSettings,
+    max_length: int,
+    dtype: Dtype,
 ) -> None:
     """Mine each file among its own passages, and write it under its name into ``out``."""
     files = [
@@ -28,7 +34,7 @@ def run(
         raise TrainingDataError(
             f"{[str(p) for p in lines]} hold no .jsonl file. Give one that does."
         )
-    encoder = M3Encoder.from_pretrained(model, dtype=dtype)
+    encoder = M3Encoder.from_pretrained(model, dtype=dtype, document_max_length=max_length)
     numbers = ["queries", "passages", "too close", "topped up", "missing"]
     table = grid("file", *numbers, title="Hard negatives", numbers=numbers)
     out.mkdir(parents=True, exist_ok=True)
