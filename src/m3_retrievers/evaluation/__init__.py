@@ -7,11 +7,11 @@ from m3_retrievers.lazy import contents
 if TYPE_CHECKING:
     from m3_retrievers.evaluation.benchmark import evaluate as evaluate
     from m3_retrievers.evaluation.benchmark import represent as represent
-    from m3_retrievers.evaluation.significance import Comparison as Comparison
-    from m3_retrievers.evaluation.significance import compare as compare
     from m3_retrievers.evaluation.datasets import Collection as Collection
     from m3_retrievers.evaluation.datasets import read_collection as read_collection
     from m3_retrievers.evaluation.report import Evaluation as Evaluation
+    from m3_retrievers.evaluation.significance import Comparison as Comparison
+    from m3_retrievers.evaluation.significance import compare as compare
     from m3_retrievers.evaluation.tuning import Tuned as Tuned
     from m3_retrievers.evaluation.tuning import tune_weights as tune_weights
 
