@@ -11,8 +11,8 @@ README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 
 
-def test_the_readme_has_its_two_examples():
-    assert len(EXAMPLES) == 2
+def test_the_readme_has_its_examples():
+    assert len(EXAMPLES) == 3
 
 
 @pytest.mark.parametrize(("code", "shown"), EXAMPLES)

@@ -254,7 +254,7 @@ def test_with_both_lexical_legs_m3s_counts_and_bm25_recalls(encoder):
 
 
 def test_a_model_without_a_sparse_head_takes_bm25_and_says_so():
-    mini = M3Encoder.from_pretrained("m3-mini", device="cpu")
+    mini = M3Encoder.from_pretrained("m3-mini/backbone", device="cpu")
     with pytest.warns(LexicalFallbackWarning, match="BM25 serves as the lexical leg"):
         retriever = HybridRetriever(mini)
     assert retriever.legs == ("dense", "bm25")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from m3_retrievers.training.negatives import MiningSettings as MiningSettings
     from m3_retrievers.training.negatives import mine_negatives as mine_negatives
     from m3_retrievers.training.questions import question_pairs as question_pairs
+    from m3_retrievers.training.retromae import RetroMAESettings as RetroMAESettings
+    from m3_retrievers.training.retromae import pretrain as pretrain
     from m3_retrievers.training.settings import BatchSettings as BatchSettings
     from m3_retrievers.training.settings import LoraSettings as LoraSettings
     from m3_retrievers.training.settings import LossSettings as LossSettings
@@ -27,9 +29,11 @@ _HOMES = {
     "LossSettings": "settings",
     "Mining": "negatives",
     "MiningSettings": "negatives",
+    "RetroMAESettings": "retromae",
     "TrainSettings": "settings",
     "Trained": "trainer",
     "mine_negatives": "negatives",
+    "pretrain": "retromae",
     "question_pairs": "questions",
     "read_examples": "data",
     "read_settings": "settings",
@@ -44,9 +48,11 @@ __all__ = [
     "LossSettings",
     "Mining",
     "MiningSettings",
+    "RetroMAESettings",
     "TrainSettings",
     "Trained",
     "mine_negatives",
+    "pretrain",
     "question_pairs",
     "read_examples",
     "read_settings",
