@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def main() -> None:
     for folder in options.data:
         name = "/".join(folder.resolve().parts[-2:]).removeprefix("data/")
         collection = read_collection(folder, name=name)
-        seconds[name], vectors = timed(lambda one=collection: represent(encoder, one))
+        seconds[name], vectors = timed(partial(represent, encoder, collection))
         found[name] = evaluate(
             encoder,
             collection,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def main() -> None:
         found, seconds = {}, {}
         for folder in options.data:
             collection = fewer(read_collection(folder), options.queries)
-            seconds[folder.name], vectors = timed(lambda one=collection: represent(encoder, one))
+            seconds[folder.name], vectors = timed(partial(represent, encoder, collection))
             found[folder.name] = evaluate(encoder, collection, representations=vectors)
             del vectors
         result["settings"][name] = {
