@@ -1,0 +1,25 @@
+import m3_retrievers.training as room
+
+
+def test_the_table_of_contents_is_what_it_is():
+    assert room.__all__ == [
+        "BatchSettings",
+        "Example",
+        "LoraSettings",
+        "LossSettings",
+        "Mining",
+        "MiningSettings",
+        "RetroMAESettings",
+        "TrainSettings",
+        "Trained",
+        "mine_negatives",
+        "pretrain",
+        "question_pairs",
+        "read_examples",
+        "read_settings",
+        "train",
+        "write_examples",
+    ]
+    assert sorted(room._HOMES) == sorted(room.__all__)
+    for name in room.__all__:
+        assert getattr(room, name).__name__ == name
