@@ -6,9 +6,11 @@ encoded, and the average over devices is the gradient of one large batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
+from torch.autograd.function import FunctionCtx
 
 from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors
 
@@ -51,9 +53,21 @@ def _parts(rows: Tensor) -> list[Tensor]:
     most = int(max(counts))
     padding = rows.new_zeros(most - len(rows), *rows.shape[1:])
     padded = torch.cat([rows, padding])
-    if rows.requires_grad:
-        parts = list(all_gather(padded))  # type: ignore[no-untyped-call]
-    else:
-        parts = [torch.empty_like(padded) for _ in range(size)]
-        distributed.all_gather(parts, padded)
+    parts = _Gather.apply(padded)  # type: ignore[no-untyped-call]
     return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+
+
+class _Gather(torch.autograd.Function):
+    """Every process's tensor, of one shape; backward brings each process all losses' gradients."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor) -> Any:  # noqa: ARG004
+        parts = [torch.empty_like(rows) for _ in range(world()[1])]
+        distributed.all_gather(parts, rows.contiguous())
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Any:  # noqa: ARG004
+        whole = torch.stack(gradients)
+        distributed.all_reduce(whole)
+        return whole[world()[0]]

@@ -227,6 +227,8 @@ def _arguments(settings: Optimised) -> TrainingArguments:
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         log_level="error",
+        # without this, several processes without an accelerator would not share their gradients
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
     )
 
 
