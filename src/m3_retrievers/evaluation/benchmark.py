@@ -4,25 +4,28 @@
 legs recall, every missing score computed exactly. ``"paper"`` is that of BGE-M3 (arXiv
 2402.03216, section 4 and appendix): dense and sparse to depth 1000; Dense+Sparse over the union,
 where a score a leg did not recall counts 0; Multi-vector and All re-rank the dense top 200.
+In both, a document that shares no term with a query is not retrieved by a lexical leg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, TypeAlias, get_args
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from m3_retrievers import __version__, scoring
+from m3_retrievers import scoring
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.datasets import Collection
-from m3_retrievers.evaluation.metrics import MEASURES, measure
+from m3_retrievers.evaluation.metrics import MEASURES, measure, reach
+from m3_retrievers.evaluation.published import published
 from m3_retrievers.evaluation.report import Evaluation, Run
-from m3_retrievers.evaluation.scores import BLOCK, Block, Scorer
+from m3_retrievers.evaluation.scores import BLOCK, Block, Scorer, word_bm25
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.packed import Floats
 from m3_retrievers.ranking import top_k
@@ -43,6 +46,9 @@ PARTS: Mapping[str, tuple[Mode, ...]] = {
 _PAPER_DEPTH = 1000
 _PAPER_RERANKED = 200
 _SPARSE_NOTE = "no sparse head: the lexical part of 'all' is BM25"
+# Documents kept a query, where no measure looks further.
+_KEPT = 100
+_PACKAGES = ("m3-retrievers", "torch", "transformers", "ir-measures")
 
 
 def evaluate(
@@ -53,8 +59,8 @@ def evaluate(
     protocol: Protocol = "union",
     weights: HybridWeights | None = None,
     recall: int = 100,
-    depth: int = 100,
-    measures: Sequence[str] = MEASURES,
+    depth: int | None = None,
+    measures: Sequence[str] | None = None,
     representations: tuple[Representations, Representations] | None = None,
     bm25: BM25 | None = None,
     show_progress: bool = False,
@@ -63,23 +69,27 @@ def evaluate(
 
     modes: of ``PARTS``; None is all that the model can do. weights: None is the model's own.
     recall: documents each leg of a hybrid recalls (``"union"``). depth: documents kept a query;
-    at least what the measures look at. measures: names as ir-measures writes them.
-    representations: of queries and documents, from ``represent``, to save encoding again.
-    bm25: None counts words, English stop words dropped.
+    None is 100, or as far as the measures look. measures: names as ir-measures writes them; None
+    is nDCG@10, R@100, RR@10 and that of the published figures. representations: of queries and
+    documents, from ``represent``, to save encoding again. bm25: None counts words, English stop
+    words dropped.
 
-    Raises InputError for an unknown mode, protocol or measure, MissingExtraError without the
-    extra ``evaluate``.
+    Raises InputError for an unknown mode, protocol or measure, a depth above which a measure
+    looks, or representations of another collection; MissingExtraError without the extra
+    ``evaluate``.
     """
     if protocol not in get_args(Protocol):
         raise InputError(f"protocol expects 'union' or 'paper', got {protocol!r}.")
     check_k(recall, name="recall")
-    check_k(depth, name="depth")
+    measures = _measures(collection) if measures is None else measures
+    depth = _depth(depth, measures)
     parts, notes = _parts(modes, encoder)
     weights = weights or encoder.default_weights
     needed = tuple(dict.fromkeys(mode for names in parts.values() for mode in names))
     queries, documents = representations or represent(
         encoder, collection, outputs=needed, show_progress=show_progress
     )
+    bm25 = bm25 or word_bm25()
     scorer = Scorer(
         queries,
         documents,
@@ -104,7 +114,8 @@ def evaluate(
         documents=len(collection.documents),
         model=encoder.name,
         fingerprint=encoder.fingerprint,
-        version=__version__,
+        versions={name: version(name) for name in _PACKAGES},
+        settings=_settings(encoder, bm25, depth=depth, measures=measures),
         protocol=protocol,
         weights=weights,
         recall=recall if protocol == "union" else _PAPER_DEPTH,
@@ -120,10 +131,12 @@ def represent(
     collection: Collection,
     *,
     outputs: Sequence[str] | None = None,
+    documents: Representations | None = None,
     show_progress: bool = False,
 ) -> tuple[Representations, Representations]:
     """Return the representations of a collection's queries and documents.
 
+    documents: those of the collection's documents, where another split has brought them already.
     ColBERT vectors are kept as float16, as an index keeps them.
     """
     wanted: tuple[Output, ...] = tuple(
@@ -132,6 +145,8 @@ def represent(
     if not wanted:
         return Representations(), Representations()
     queries = encoder.encode_queries(list(collection.queries.values()), outputs=wanted)
+    if documents is not None:
+        return queries, documents
     chunks = []
     texts = list(collection.documents.values())
     bar = tqdm(total=len(texts), disable=not show_progress, desc="encode", unit="doc")
@@ -157,16 +172,50 @@ def _parts(
     notes = []
     for name in asked:
         names = PARTS[name]
-        if name == "all" and "sparse" not in has:
+        stands_in = name == "all" and "sparse" not in has
+        if stands_in:
             names = ("dense", "bm25", "colbert")
-            notes.append(_SPARSE_NOTE)
         if has.issuperset(names):
             found[name] = names
+            notes += [_SPARSE_NOTE] if stands_in else []
         elif modes is not None:
             raise InputError(f"mode {name!r} expects {names}, got a model with {encoder.outputs}.")
         else:
             notes.append(f"left out: {name}")
     return found, tuple(notes)
+
+
+def _measures(collection: Collection) -> tuple[str, ...]:
+    """Return the usual measures and that of the collection's published figures."""
+    theirs = published(collection.name)
+    return tuple(dict.fromkeys([*MEASURES, *([theirs.measure] if theirs else [])]))
+
+
+def _depth(depth: int | None, measures: Sequence[str]) -> int:
+    """Return how many documents a query to keep; InputError where a measure looks further."""
+    needed = reach(measures)
+    if depth is None:
+        return max(_KEPT, needed)
+    check_k(depth, name="depth")
+    if depth < needed:
+        raise InputError(
+            f"depth expects at least {needed}, as far as {list(measures)} look, got {depth}."
+        )
+    return depth
+
+
+def _settings(
+    encoder: M3Encoder, bm25: BM25, *, depth: int, measures: Sequence[str]
+) -> dict[str, Any]:
+    """Return what else shaped the figures, as JSON."""
+    words = {name: getattr(bm25, name) for name in ("variant", "idf", "k1", "b")}
+    words["tokenizer"] = getattr(bm25.tokenizer, "state", dict)()
+    return {
+        "encoder": asdict(encoder.settings) | {"dtype": str(encoder.dtype)},
+        "bm25": words,
+        "depth": depth,
+        "measures": list(measures),
+    }
 
 
 def _ranked(
@@ -179,40 +228,32 @@ def _ranked(
     depth: int,
 ) -> list[tuple[NDArray[np.int64], Floats]]:
     """Return for each query of a block the best rows and their scores."""
-    scales = {mode: block.scales[:, None] if mode == "bm25" else 1.0 for mode in names}
     if len(names) == 1 and (protocol == "union" or names[0] != "colbert"):
-        scores = block.scores[names[0]]
-        # a document without a shared term is not retrieved, it is only left over
-        lexical = names[0] in ("sparse", "bm25")
-        found = scores > 0 if lexical else np.ones(scores.shape, bool)
-        return [_best(row, mask, depth) for row, mask in zip(scores, found, strict=True)]
-    shares: dict[str, Floats] = {mode: block.scores[mode] * scales[mode] for mode in names}
-    if len(names) > 1:
-        weights = _positive(weights, names)
+        return _best(block.scores[names[0]], block.matched(names[0]), depth)
+    shares: dict[str, Floats] = {mode: block.shares(mode) for mode in names}
     if protocol == "paper" and "colbert" in names:
-        found = _recalled(block.scores["dense"], _PAPER_RERANKED)
+        found = block.recalled("dense", _PAPER_RERANKED)
     else:
-        legs = [mode for mode in names if mode != "colbert"]
         reached = _PAPER_DEPTH if protocol == "paper" else recall
-        recalled = {leg: _recalled(block.scores[leg], reached) for leg in legs}
+        legs = [mode for mode in names if mode != "colbert"]
+        recalled = {leg: block.recalled(leg, reached) for leg in legs}
         found = np.logical_or.reduce(list(recalled.values()))
         if protocol == "paper":
             shares = {leg: np.where(recalled[leg], shares[leg], 0.0) for leg in legs}
-    total = shares[names[0]] if len(names) == 1 else scoring.hybrid(shares, weights)
-    return [_best(row, mask, depth) for row, mask in zip(total, found, strict=True)]
+    if len(names) == 1:
+        return _best(shares[names[0]], found, depth)
+    return _best(scoring.hybrid(shares, _positive(weights, names)), found, depth)
 
 
-def _recalled(scores: Floats, depth: int) -> NDArray[np.bool_]:
-    """Return (b, n) True for the best ``depth`` documents of each query."""
-    found = np.zeros(scores.shape, bool)
-    for row, values in enumerate(scores):
-        found[row, top_k(values, min(depth, len(values)))] = True
-    return found
-
-
-def _best(scores: Floats, mask: NDArray[np.bool_], depth: int) -> tuple[NDArray[np.int64], Floats]:
-    rows = top_k(scores, depth, candidates=mask)
-    return rows, scores[rows]
+def _best(
+    scores: Floats, found: NDArray[np.bool_], depth: int
+) -> list[tuple[NDArray[np.int64], Floats]]:
+    """Return for each query the best rows among those found, and their scores."""
+    ranked = []
+    for values, mask in zip(scores, found, strict=True):
+        rows = top_k(values, depth, candidates=mask)
+        ranked.append((rows, values[rows]))
+    return ranked
 
 
 def _positive(weights: HybridWeights, names: tuple[Mode, ...]) -> HybridWeights:

@@ -4,14 +4,15 @@
 BEIR       corpus.jsonl {_id, title, text}, queries.jsonl {_id, text}, qrels/SPLIT.tsv
            (header, then query-id, corpus-id, score)
 MIRACL     topics/*SPLIT.tsv (id, query), qrels/*SPLIT.tsv (TREC: id, 0, document, grade), and
-           the passages as *.jsonl or *.jsonl.gz {docid, title, text}, anywhere below
+           the passages as *.jsonl {docid, title, text}, anywhere below
 MLDR       corpus.jsonl {docid, text}, SPLIT.jsonl {query_id, query, positive_passages:
            [{docid}]}
-MKQA       corpus.jsonl {docid, title, text}, SPLIT.jsonl {id, question, answers: [str]};
-           a passage is relevant where it holds an answer, letters and digits alone compared
+MKQA       corpus.jsonl {docid or _id, title, text}, SPLIT.jsonl {id, question, answers: [str]};
+           a passage is relevant where it holds an answer, letters and digits alone compared.
+           The paper's Recall@100 is Success@100: is there an answer among the first 100?
 =========  =====================================================================================
 
-The hub itself is never asked: bring the files.
+Every .jsonl may be a .jsonl.gz. The hub itself is never asked: bring the files.
 """
 
 from __future__ import annotations
@@ -69,15 +70,17 @@ class Collection:
         ids = list(self.queries)
         order = np.random.default_rng(seed).permutation(len(ids))
         cut = len(ids) // 2
-        return tuple(  # type: ignore[return-value]
-            Collection(
-                f"{self.name}, half {number}",
-                self.split,
-                self.documents,
-                {ids[at]: self.queries[ids[at]] for at in sorted(rows)},
-                {ids[at]: self.qrels[ids[at]] for at in rows},
-            )
-            for number, rows in enumerate((order[:cut], order[cut:]), 1)
+        first = self._part("half 1", [ids[at] for at in sorted(order[:cut])])
+        second = self._part("half 2", [ids[at] for at in sorted(order[cut:])])
+        return first, second
+
+    def _part(self, label: str, ids: list[str]) -> Collection:
+        return Collection(
+            f"{self.name}, {label}",
+            self.split,
+            self.documents,
+            {id: self.queries[id] for id in ids},
+            {id: self.qrels[id] for id in ids},
         )
 
 
@@ -95,7 +98,7 @@ def read_collection(
         return _miracl(folder, split, name)
     if (folder / "qrels").is_dir():
         return _beir(folder, split, name)
-    if (folder / f"{split}.jsonl").is_file():
+    if _plain_or_packed(folder / f"{split}.jsonl").is_file():
         return _lines(folder, split, name)
     raise DatasetError(
         f"{folder} is expected to be a test collection with qrels/{split}.tsv (BEIR, MIRACL) or "

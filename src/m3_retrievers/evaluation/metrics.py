@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from m3_retrievers.evaluation.report import Run
 from m3_retrievers.lazy import require_package
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
-_SAMPLES = 2000
+# What a measure without a cutoff (AP, RR) looks at: TREC's own depth.
+_UNCUT = 1000
+# Resampled values held at once; 2^20 float64 are 8 MiB.
+_AT_ONCE = 1 << 20
 
 
 def measure(
@@ -20,30 +24,53 @@ def measure(
 ) -> dict[str, NDArray[np.float64]]:
     """Return (q,) values a measure, in the order of the run's queries.
 
-    A query for which nothing was retrieved counts 0. Raises InputError for a measure that
-    ir-measures does not know.
+    Documents count in the order of the run. A query for which nothing was retrieved, or nothing
+    is relevant, counts 0. Raises InputError for a measure that ir-measures does not know.
     """
-    require_package("ir-measures", module="ir_measures", extra="evaluate", purpose="Evaluating")
+    known = _parsed(measures)
     import ir_measures
 
-    try:
-        known = {name: ir_measures.parse_measure(name) for name in measures}
-    except (NameError, ValueError) as error:
-        raise InputError(
-            f"measures expects names such as {MEASURES}, got {list(measures)!r} ({error})."
-        ) from error
-    scored = {query: dict(zip(ids, scores, strict=True)) for query, (ids, scores) in run.items()}
+    # Places, not scores: trec_eval compares float32 and puts equal scores in the order of their
+    # ids, falling, and the provider of RR@10 rising. Places leave nothing to decide.
+    placed = {
+        query: {id: float(-place) for place, id in enumerate(ids)} for query, (ids, _) in run.items()
+    }
     judged = {query: dict(qrels[query]) for query in run}
     row = {query: at for at, query in enumerate(run)}
     values = {name: np.zeros(len(run)) for name in known}
     name_of = {one: name for name, one in known.items()}
-    for found in ir_measures.iter_calc(list(known.values()), judged, scored):
+    for found in ir_measures.iter_calc(list(known.values()), judged, placed):
         values[name_of[found.measure]][row[found.query_id]] = found.value
     return values
 
 
+def reach(measures: Sequence[str]) -> int:
+    """Return how many documents a query the measures look at; 1000 for one without a cutoff.
+
+    Raises InputError for a measure that ir-measures does not know.
+
+    >>> reach(["nDCG@10", "R@200"]), reach(["AP"])
+    (200, 1000)
+    """
+    return max(one.params.get("cutoff", _UNCUT) for one in _parsed(measures).values())
+
+
+def _parsed(measures: Sequence[str]) -> dict[str, Any]:
+    require_package("ir-measures", module="ir_measures", extra="evaluate", purpose="Evaluating")
+    import ir_measures
+
+    if isinstance(measures, str) or not measures:
+        raise InputError(f"measures expects a list of names such as {MEASURES}, got {measures!r}.")
+    try:
+        return {name: ir_measures.parse_measure(name) for name in measures}
+    except (NameError, ValueError) as error:
+        raise InputError(
+            f"measures expects names such as {MEASURES}, got {list(measures)!r} ({error})."
+        ) from error
+
+
 def interval(
-    values: NDArray[np.float64], *, level: float = 0.95, seed: int = 0
+    values: NDArray[np.float64], *, level: float = 0.95, seed: int = 0, samples: int = 2000
 ) -> tuple[float, float]:
     """Return the bootstrap confidence interval of the mean of (q,) values.
 
@@ -51,8 +78,11 @@ def interval(
     (0.5, 0.5)
     """
     rng = np.random.default_rng(seed)
-    means = np.array(
-        [values[rng.integers(len(values), size=len(values))].mean() for _ in range(_SAMPLES)]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    count = len(values)
+    step = max(1, _AT_ONCE // count)
+    means = [
+        values[rng.integers(count, size=(min(step, samples - first), count))].mean(axis=1)
+        for first in range(0, samples, step)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -34,7 +34,8 @@ _RESULTS = "results.json"
 class Evaluation:
     """One model on one split, by one protocol.
 
-    values: (q,) arrays by mode and measure, in the order of query_ids. runs: what each mode
+    versions: of the packages that shape the figures. settings: of the encoder and BM25, the
+    depth kept and the measures. values: (q,) arrays by mode and measure, in the order of query_ids. runs: what each mode
     retrieved; empty where the record was read back from a file.
     """
 
@@ -43,7 +44,8 @@ class Evaluation:
     documents: int
     model: str
     fingerprint: str
-    version: str
+    versions: Mapping[str, str]
+    settings: Mapping[str, Any]
     protocol: str
     weights: HybridWeights
     recall: int
@@ -63,6 +65,7 @@ class Evaluation:
         measures = list(next(iter(self.values.values())))
         theirs = published(self.collection)
         head = ["mode", *measures, *([f"BGE-M3, {theirs.measure} (published)"] if theirs else [])]
+        notes = [self.caption(), *([theirs.note()] if theirs else [])]
         lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
         for mode, found in self.values.items():
             cells = [LABELS[mode]]
@@ -72,7 +75,7 @@ class Evaluation:
             if theirs:
                 cells.append(theirs.figures.get(mode, ""))
             lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join([*lines, "", self.caption()])
+        return "\n".join([*lines, "", *notes])
 
     def caption(self) -> str:
         """Return one sentence on what was run, and how."""
@@ -85,14 +88,18 @@ class Evaluation:
         )
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write results.json, table.md and a TREC run a mode into a folder."""
+        """Write results.json, table.md and a TREC run a mode into a folder.
+
+        In a run a score that ties with the one before is lowered by the least float32, so that
+        every tool reads the same order and finds the same figures.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for mode, run in self.runs.items():
             lines = (
                 f"{query} Q0 {id} {rank} {score:.9g} {mode}\n"
                 for query, (ids, scores) in run.items()
-                for rank, (id, score) in enumerate(zip(ids, scores, strict=True), 1)
+                for rank, (id, score) in enumerate(zip(ids, _falling(scores), strict=True), 1)
             )
             (folder / f"{mode}.trec").write_text("".join(lines), "utf-8")
         (folder / _RESULTS).write_text(json.dumps(self.to_dict(), indent=1) + "\n", "utf-8")
@@ -139,13 +146,26 @@ class Evaluation:
         return cls(**plain, weights=weights, values=values)
 
 
+def _falling(scores: list[float]) -> list[float]:
+    """Return descending scores as float32 values, each below the one before it.
+
+    >>> [f"{score:.9g}" for score in _falling([2.0, 1.0, 1.0, 1.0])]
+    ['2', '1', '0.99999994', '0.999999881']
+    """
+    falling = np.asarray(scores, np.float32)
+    while (ties := np.flatnonzero(np.diff(falling) >= 0)).size:
+        falling[ties + 1] = np.nextafter(falling[ties], np.float32(-np.inf))
+    return [float(score) for score in falling]
+
+
 _PLAIN = (
     "collection",
     "split",
     "documents",
     "model",
     "fingerprint",
-    "version",
+    "versions",
+    "settings",
     "protocol",
     "recall",
     "notes",

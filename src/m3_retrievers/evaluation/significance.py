@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.evaluation.metrics import interval
 from m3_retrievers.evaluation.report import Evaluation
 
 _RESAMPLES = 9999
+# Signs drawn at once; 2^20 float64 are 8 MiB.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,6 @@ def compare(
             f"{second.caption()}"
         )
     difference = _values(second, second_mode or mode, measure) - _values(first, mode, measure)
-    rng = np.random.default_rng(seed)
-    count = len(difference)
-    means = [difference[rng.integers(count, size=count)].mean() for _ in range(_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
     p_value = 1.0
     if np.any(difference):
         test = stats.permutation_test(
@@ -58,13 +57,14 @@ def compare(
             np.mean,
             permutation_type="samples",
             n_resamples=_RESAMPLES,
-            rng=rng,
+            batch=max(1, _AT_ONCE // len(difference)),
+            rng=np.random.default_rng(seed),
             vectorized=True,
         )
         p_value = float(test.pvalue)
     return Comparison(
         difference=float(difference.mean()),
-        interval=(float(low), float(high)),
+        interval=interval(difference, seed=seed, samples=_RESAMPLES),
         p_value=p_value,
         wins=int((difference > 0).sum()),
         losses=int((difference < 0).sum()),
