@@ -1,8 +1,9 @@
 """Long documents: cut, read in windows, or with several CLS tokens, each mode and BM25.
 
-m3-mini reads at most 512 tokens at once. ``cut`` leaves the rest out; ``windows`` reads all of it,
-512 tokens at a time (dense: the mean of the windows; sparse: the largest weight of a term; ColBERT:
-all vectors); ``MCLS`` puts a CLS before every 256 tokens of the first 512. BM25 reads everything::
+``cut`` leaves out what is over the limit (512 tokens for m3-mini); ``windows`` reads all of it, one
+limit at a time (dense: the mean of the windows; sparse: the largest weight of a term; ColBERT: all
+vectors); ``MCLS`` puts a CLS before every 256 tokens, for models that pool the CLS, which m3-mini
+does not. BM25 reads everything::
 
     python benchmarks/m3_mini/long_documents.py --data DATA/fairytaleqa_long_en DATA/qmsum_long_en
 """
@@ -22,6 +23,7 @@ from common import RESULTS, machine, timed, write_result
 from quality import short, table
 
 from m3_retrievers import M3Encoder
+from m3_retrievers.encoder.checkpoint import locate
 from m3_retrievers.evaluation import Collection, evaluate, read_collection, represent
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -43,7 +45,10 @@ def main() -> None:
         "queries": options.queries,
         "settings": {},
     }
+    pooling = locate(options.model).pooling
     for name, how in SETTINGS.items():
+        if name == "MCLS" and pooling != "cls":
+            continue
         encoder = M3Encoder.from_pretrained(
             options.model, device="cpu", dtype=options.dtype, document_max_length=512, **how
         )

@@ -56,11 +56,12 @@ def test_miracl(tmp_path):
     assert found.qrels == {"1": {"d1": 1}, "2": {"d2": 1}}
 
 
-def test_mldr(tmp_path):
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_mldr(tmp_path, ending):
     rows = [{"docid": id, "text": text} for id, text in DOCUMENTS.items()]
-    lines(tmp_path / "corpus.jsonl", rows)
+    lines(tmp_path / f"corpus.{ending}", rows)
     one = {"query_id": "q", "query": "moon", "positive_passages": [{"docid": "d2", "text": "x"}]}
-    lines(tmp_path / "test.jsonl", [{**one, "negative_passages": []}])
+    lines(tmp_path / f"test.{ending}", [{**one, "negative_passages": []}])
     found = read_collection(tmp_path)
     assert (dict(found.queries), found.qrels) == ({"q": "moon"}, {"q": {"d2": 1}})
 
@@ -73,12 +74,25 @@ def test_mkqa_judges_by_the_answers_words(tmp_path):
     assert (dict(found.queries), found.qrels) == ({"7": "where"}, {"7": {"a": 1}})
 
 
+def test_mkqa_takes_a_beir_corpus_and_either_form_of_an_accent(tmp_path):
+    lines(tmp_path / "corpus.jsonl", [{"_id": "a", "title": "", "text": "le cafe\u0301 noir"}])
+    lines(tmp_path / "test.jsonl", [{"id": "q", "question": "?", "answers": ["Caf\u00e9"]}])
+    assert read_collection(tmp_path).qrels == {"q": {"a": 1}}
+
+
 def test_halves_share_no_query_and_lose_none(beir):
     whole = read_collection(beir)
     one, other = whole.halves(seed=3)
     assert {*one.queries} | {*other.queries} == {*whole.queries}
     assert not {*one.queries} & {*other.queries}
     assert [*one.qrels] == [*one.queries]
+
+
+def test_halves_keep_the_order_of_the_queries():
+    ids = [f"q{n}" for n in range(20)]
+    texts = {id: id for id in ids}
+    for half in Collection("c", "test", {"d": "x"}, texts, {id: {"d": 1} for id in ids}).halves():
+        assert [*half.qrels] == [*half.queries] == [id for id in ids if id in half.queries]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,10 @@ def mine(
 @app.command()
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(help="A test collection in BEIR, MIRACL, MLDR or MKQA layout.")
+        Path,
+        typer.Argument(
+            help="A test collection in BEIR, MIRACL, MLDR or MKQA layout, or results kept by --out."
+        ),
     ],
     model: Model = "m3-mini",
     split: Annotated[str, typer.Option(help="Which judgements.")] = "test",
@@ -131,6 +134,10 @@ def evaluate(
         list[str] | None, typer.Option(help="Another measure, as ir-measures writes it.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of a document.")] = 8192,
+    weights: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Dense, sparse, ColBERT, instead of the model's own."),
+    ] = None,
     tune: Annotated[
         str | None,
         typer.Option(help="Search weights on this split; the split itself is halved first."),
@@ -142,7 +149,6 @@ def evaluate(
 ) -> None:
     """Measure every retrieval mode of a model on a test collection."""
     from m3_retrievers.cli.evaluate import run
-    from m3_retrievers.evaluation.metrics import MEASURES
 
     with warnings_as_messages():
         run(
@@ -151,8 +157,9 @@ def evaluate(
             split=split,
             protocol=protocol,  # type: ignore[arg-type]
             modes=mode or (),
-            measures=measure or MEASURES,
+            measures=measure or (),
             max_length=max_length,
+            weights=weights,
             tune=tune,
             against=against,
             out=out,

@@ -8,13 +8,14 @@ from pathlib import Path
 from m3_retrievers.cli.console import grid, messages, results
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
-from m3_retrievers.evaluation.benchmark import Protocol, evaluate
+from m3_retrievers.evaluation.benchmark import Protocol, evaluate, represent
 from m3_retrievers.evaluation.datasets import Collection, read_collection
 from m3_retrievers.evaluation.metrics import interval
 from m3_retrievers.evaluation.published import published
-from m3_retrievers.evaluation.report import LABELS, Evaluation
+from m3_retrievers.evaluation.report import LABELS, Evaluation, is_saved
 from m3_retrievers.evaluation.significance import compare
-from m3_retrievers.evaluation.tuning import tune_weights
+from m3_retrievers.evaluation.tuning import Tuned, tune_weights
+from m3_retrievers.representations import HybridWeights
 
 
 def run(
@@ -26,35 +27,47 @@ def run(
     modes: Sequence[str],
     measures: Sequence[str],
     max_length: int,
+    weights: tuple[float, float, float] | None,
     tune: str | None,
     against: Path | None,
     out: Path | None,
 ) -> None:
-    """Print a table of every mode; tune first and compare afterwards where asked to."""
-    encoder = M3Encoder.from_pretrained(model, document_max_length=max_length)
-    collection = read_collection(folder, split=split)
-    weights = None
-    if tune is not None:
-        tuning, collection = _sides(folder, tune, collection)
-        tuned = tune_weights(encoder, tuning, collection, show_progress=True)
-        weights = tuned.weights
-        w = weights
-        results().print(
-            f"Best of {tuned.tried} weights on {tuning.name}, {tuning.split}: "
-            f"{w.dense:g} / {w.sparse:g} / {w.colbert:g} ({tuned.tuned:.4f}). On "
-            f"{collection.name}, {collection.split}: {tuned.before:.4f} with the model's own, "
-            f"{tuned.after:.4f} with these.",
-            highlight=False,
+    """Print a table of every mode; tune first and compare afterwards where asked to.
+
+    A folder of saved results is shown, and compared, without a model.
+    """
+    if tune is not None and weights is not None:
+        raise InputError("evaluate expects --weights or --tune, got both: leave one out.")
+    if is_saved(folder):
+        if tune is not None or weights is not None or modes or measures:
+            raise InputError(
+                f"{folder} holds results, which are shown as they are. Leave out --tune, --weights,"
+                " --mode and --measure, or give the collection."
+            )
+        found = Evaluation.load(folder)
+    else:
+        encoder = M3Encoder.from_pretrained(model, document_max_length=max_length)
+        collection = read_collection(folder, split=split)
+        chosen = HybridWeights(*weights) if weights else None
+        vectors = None
+        if tune is not None:
+            tuning, collection = _sides(folder, tune, collection)
+            vectors = represent(encoder, collection, show_progress=True)
+            tuned = tune_weights(
+                encoder, tuning, collection, representations=vectors, show_progress=True
+            )
+            chosen = tuned.weights
+            _print_tuned(tuned, tuning, collection)
+        found = evaluate(
+            encoder,
+            collection,
+            protocol=protocol,
+            modes=modes or None,
+            weights=chosen,
+            measures=measures or None,
+            representations=vectors,
+            show_progress=True,
         )
-    found = evaluate(
-        encoder,
-        collection,
-        protocol=protocol,
-        modes=modes or None,
-        weights=weights,
-        measures=measures,
-        show_progress=True,
-    )
     _print(found)
     if out is not None:
         found.save(out)
@@ -68,6 +81,17 @@ def _sides(folder: Path, tune: str, collection: Collection) -> tuple[Collection,
     if tune == collection.split:
         return collection.halves()
     return read_collection(folder, split=tune), collection
+
+
+def _print_tuned(tuned: Tuned, tuning: Collection, report: Collection) -> None:
+    w = tuned.weights
+    results().print(
+        f"Best of {tuned.tried} weights on {tuning.name}, {tuning.split}: "
+        f"{w.dense:g} / {w.sparse:g} / {w.colbert:g} ({tuned.tuned:.4f}). On "
+        f"{report.name}, {report.split}: {tuned.before:.4f} with the model's own, "
+        f"{tuned.after:.4f} with these.",
+        highlight=False,
+    )
 
 
 def _print(found: Evaluation) -> None:
@@ -84,14 +108,21 @@ def _print(found: Evaluation) -> None:
             cells.append(theirs.figures.get(mode, ""))
         table.add_row(LABELS[mode], *cells)
     results().print(table)
+    if theirs:
+        results().print(theirs.note(), style="dim", highlight=False)
 
 
 def _compare(before: Evaluation, after: Evaluation) -> None:
     shared = [mode for mode in after.values if mode in before.values]
-    measures = [name for name in after.values[shared[0]] if name in before.values[shared[0]]]
-    if not measures:
+    measures = [
+        name
+        for name in next(iter(after.values.values()))
+        if name in next(iter(before.values.values()))
+    ]
+    if not shared or not measures:
         raise InputError(
-            f"--against expects results with a measure of this run, got {before.caption()}"
+            f"--against expects results with a mode and a measure of this run, {list(after.values)}"
+            f" and {list(next(iter(after.values.values())))}, got {before.caption()}"
         )
     numbers = ["before", "after", "difference", "p", "better", "worse"]
     table = grid("mode", *numbers, title=f"{measures[0]}, query by query", numbers=numbers)

@@ -22,6 +22,7 @@ import gzip
 import json
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _beir(folder: Path, split: str, name: str) -> Collection:
         _text(one, "_id", place): _text(one, "text", place)
         for place, one in _json_lines(_there(folder / "queries.jsonl"))
     }
-    return _collection(name, split, _documents([folder / "corpus.jsonl"], "_id"), queries, qrels)
+    return _collection(name, split, _documents([folder / "corpus.jsonl"]), queries, qrels)
 
 
 def _miracl(folder: Path, split: str, name: str) -> Collection:
@@ -129,12 +130,12 @@ def _miracl(folder: Path, split: str, name: str) -> Collection:
         _columns(row, 2, place)
         queries[row[0]] = row[1]
     files = sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.jsonl.gz")])
-    return _collection(name, split, _documents(files, "docid"), queries, qrels)
+    return _collection(name, split, _documents(files), queries, qrels)
 
 
 def _lines(folder: Path, split: str, name: str) -> Collection:
-    documents = _documents([folder / "corpus.jsonl"], "docid")
-    lines = list(_json_lines(folder / f"{split}.jsonl"))
+    documents = _documents([folder / "corpus.jsonl"])
+    lines = list(_json_lines(_there(folder / f"{split}.jsonl")))
     if lines and "answers" in lines[0][1]:
         return _mkqa(name, split, documents, lines)
     queries, qrels = {}, {}
@@ -186,7 +187,8 @@ class _Holder:
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    # one form for a letter with its accent, which corpora write as one character or as two
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFC", text.lower())))
 
 
 def _collection(
@@ -199,11 +201,11 @@ def _collection(
     return Collection(name, split, documents, judged, qrels)
 
 
-def _documents(files: list[Path], key: str) -> dict[str, str]:
+def _documents(files: list[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         for place, one in _json_lines(_there(path)):
-            id = _text(one, key, place)
+            id = _text(one, "docid" if "docid" in one else "_id", place)
             if id in found:
                 raise DatasetError(f"{place} expects each document id once, got {id!r} again.")
             found[id] = f"{one.get('title') or ''} {_text(one, 'text', place)}".strip()
@@ -251,7 +253,14 @@ def _one(folder: Path, split: str) -> Path:
     return found[0]
 
 
+def _plain_or_packed(path: Path) -> Path:
+    """Return the path, or that of its .gz where only that is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
+
+
 def _there(path: Path) -> Path:
+    path = _plain_or_packed(path)
     if not path.is_file():
         others = (
             sorted(other.name for other in path.parent.glob("*")) if path.parent.is_dir() else []

@@ -33,7 +33,8 @@ def measure(
     # Places, not scores: trec_eval compares float32 and puts equal scores in the order of their
     # ids, falling, and the provider of RR@10 rising. Places leave nothing to decide.
     placed = {
-        query: {id: float(-place) for place, id in enumerate(ids)} for query, (ids, _) in run.items()
+        query: {id: float(-place) for place, id in enumerate(ids)}
+        for query, (ids, _) in run.items()
     }
     judged = {query: dict(qrels[query]) for query in run}
     row = {query: at for at, query in enumerate(run)}
@@ -52,7 +53,7 @@ def reach(measures: Sequence[str]) -> int:
     >>> reach(["nDCG@10", "R@200"]), reach(["AP"])
     (200, 1000)
     """
-    return max(one.params.get("cutoff", _UNCUT) for one in _parsed(measures).values())
+    return max(int(one.params.get("cutoff", _UNCUT)) for one in _parsed(measures).values())
 
 
 def _parsed(measures: Sequence[str]) -> dict[str, Any]:

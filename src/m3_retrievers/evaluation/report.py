@@ -35,8 +35,8 @@ class Evaluation:
     """One model on one split, by one protocol.
 
     versions: of the packages that shape the figures. settings: of the encoder and BM25, the
-    depth kept and the measures. values: (q,) arrays by mode and measure, in the order of query_ids. runs: what each mode
-    retrieved; empty where the record was read back from a file.
+    depth kept and the measures. values: (q,) arrays by mode and measure, in the order of
+    query_ids. runs: what each mode retrieved; empty where the record was read back from a file.
     """
 
     collection: str
@@ -119,8 +119,9 @@ class Evaluation:
             mode: {name: interval(values) for name, values in found.items()}
             for mode, found in self.values.items()
         }
+        # unrounded: a run read back and the same run at hand must tie on every query
         content["values"] = {
-            mode: {name: [round(float(v), 6) for v in values] for name, values in found.items()}
+            mode: {name: values.tolist() for name, values in found.items()}
             for mode, found in self.values.items()
         }
         return content
@@ -144,6 +145,11 @@ class Evaluation:
             ) from error
         plain |= {name: tuple(plain[name]) for name in ("notes", "query_ids")}
         return cls(**plain, weights=weights, values=values)
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether a folder holds what ``Evaluation.save`` writes."""
+    return (folder / _RESULTS).is_file()
 
 
 def _falling(scores: list[float]) -> list[float]:

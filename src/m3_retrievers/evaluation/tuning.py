@@ -12,9 +12,9 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.benchmark import evaluate, represent
 from m3_retrievers.evaluation.datasets import Collection
-from m3_retrievers.evaluation.metrics import measure
+from m3_retrievers.evaluation.metrics import measure, reach
 from m3_retrievers.evaluation.report import Run
-from m3_retrievers.evaluation.scores import Scorer
+from m3_retrievers.evaluation.scores import Scorer, word_bm25
 from m3_retrievers.ranking import top_k
 from m3_retrievers.representations import HybridWeights, Mode, Representations
 
@@ -50,12 +50,15 @@ def tune_weights(
     *,
     grid: Iterable[HybridWeights] = GRID,
     metric: str = "nDCG@10",
+    representations: tuple[Representations, Representations] | None = None,
     show_progress: bool = False,
 ) -> Tuned:
     """Return the weights that are best on ``tuning``, and what they give on ``report``.
 
-    tuning: one collection or several, of which the mean of means counts. Raises InputError if
-    a query stands on both sides.
+    tuning: one collection or several, of which the mean of means counts; documents that are
+    those of ``report`` are encoded once. representations: of ``report``, from ``represent``.
+
+    Raises InputError if a query stands on both sides.
     """
     several = [tuning] if isinstance(tuning, Collection) else list(tuning)
     shared = {text for one in several for text in one.queries.values()} & set(
@@ -68,13 +71,14 @@ def tune_weights(
         )
     settings = list(grid)
     means = np.zeros(len(settings))
+    theirs = representations or represent(encoder, report, show_progress=show_progress)
     for one in several:
-        found = represent(encoder, one, show_progress=show_progress)
+        same = theirs[1] if one.documents == report.documents else None
+        found = represent(encoder, one, documents=same, show_progress=show_progress)
         means += grid_means(encoder, one, settings, metric=metric, representations=found)
     means /= len(several)
     order = np.argsort(-means, kind="stable")
     best = settings[int(order[0])]
-    found = represent(encoder, report, show_progress=show_progress)
     before, after = (
         evaluate(
             encoder,
@@ -82,7 +86,7 @@ def tune_weights(
             modes=["all"],
             weights=weights,
             measures=[metric],
-            representations=found,
+            representations=theirs,
         ).mean("all", metric)
         for weights in (encoder.default_weights, best)
     )
@@ -97,7 +101,6 @@ def grid_means(
     *,
     metric: str,
     representations: tuple[Representations, Representations],
-    depth: int = 100,
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the mean of a measure for each setting, every document scored in every mode."""
     modes: list[Mode] = [mode for mode in encoder.outputs if mode != "tokens"]
@@ -108,21 +111,18 @@ def grid_means(
         query_texts=list(collection.queries.values()),
         document_texts=list(collection.documents.values()),
         modes=modes,
+        bm25=word_bm25(),
     )
+    depth = reach([metric])
     ids, query_ids = list(collection.documents), list(collection.queries)
     runs: list[Run] = [{} for _ in grid]
     for block in scorer:
-        shares = np.stack(
-            [
-                block.scores[mode] * (block.scales[:, None] if mode == "bm25" else 1.0)
-                for mode in modes
-            ]
-        )  # (m, b, n)
+        shares = np.stack([block.shares(mode) for mode in modes])  # (m, b, n)
         for run, weights in zip(runs, grid, strict=True):
             each = [getattr(weights, "sparse" if mode == "bm25" else mode) for mode in modes]
             totals = np.tensordot(np.asarray(each), shares, axes=1)
             for row, scores in enumerate(totals):
-                best = top_k(scores, min(depth, len(scores)))
+                best = top_k(scores, depth)
                 found = ([ids[at] for at in best], scores[best].tolist())
                 run[query_ids[block.first + row]] = found
     return np.array([measure(run, collection.qrels, [metric])[metric].mean() for run in runs])
