@@ -173,6 +173,32 @@ def test_ids_and_metadata_have_to_match_the_texts(encoder, options):
     assert len(retriever) == 0
 
 
+def test_one_string_is_not_taken_for_a_list_of_ids(retriever):
+    for call in (retriever.get, retriever.delete, retriever.vectors):
+        with pytest.raises(InputError, match="a list of ids, got one string 'd0'"):
+            call("d0")
+    assert len(retriever) == len(DOCUMENTS)
+
+
+def test_a_prepared_query_finds_what_its_text_finds(retriever):
+    prepared = retriever.prepare(QUERY)
+    assert retriever.search(prepared, k=4) == retriever.search(QUERY, k=4)
+
+
+def test_vectors_are_stored_ones_or_made_again(retriever, encoder):
+    ids, texts = ["d3", "d0"], [DOCUMENTS[3], DOCUMENTS[0]]
+    expected = encoder.encode_documents(texts)
+    stored = retriever.vectors(ids)
+    assert stored.outputs == encoder.outputs
+    assert stored.dense == pytest.approx(expected.dense, abs=1e-5)
+    lean = filled(HybridRetriever(encoder, LocalIndex(modes=("dense", "sparse"))))
+    assert lean.vectors(ids).outputs == ("dense", "sparse")
+    colbert = lean.vectors(ids, outputs=("colbert",)).colbert
+    assert colbert.vectors == pytest.approx(expected.colbert.vectors, abs=1e-5)
+    with pytest.raises(InputError, match="ids of the index, got 'nobody'"):
+        lean.vectors(["d0", "nobody"], outputs=("colbert",))
+
+
 def test_upsert_replaces_and_delete_removes(retriever):
     retriever.upsert(["the page that matters"], ids=["d0"])
     assert retriever.get(["d0"])[0].text == "the page that matters"

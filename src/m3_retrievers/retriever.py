@@ -151,14 +151,35 @@ class HybridRetriever:
         """Return documents in the order asked for, passing over unknown ids."""
         return self.index.get(ids)
 
+    def vectors(
+        self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
+    ) -> Representations:
+        """Return the representations of stored documents, a row an id, in that order.
+
+        outputs: those wanted, None for all that the index keeps. If one of them is not kept,
+        the texts are encoded again. Raises InputError for an unknown id.
+        """
+        if outputs is None or self.index.modes.issuperset(outputs):
+            return self.index.vectors(ids, outputs=outputs)
+        unknown = [id for id in ids if id not in self.index]
+        if unknown:
+            raise InputError(f"expected ids of the index, got {unknown[0]!r}.")
+        texts = [record.text for record in self.index.get(ids)]
+        return self.encoder.encode_documents(texts, outputs=outputs)
+
     # Search, and its steps
 
-    def search(self, query: str, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
-        """Return the k best hits, best first, among the documents the filter admits."""
-        check_k(k)
-        return self._search(self.prepare(query), k, filter)
+    def search(self, query: str | Query, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """Return the k best hits, best first, among the documents the filter admits.
 
-    async def asearch(self, query: str, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        query: a text, or what ``prepare`` made of one.
+        """
+        check_k(k)
+        return self._search(self._prepared(query), k, filter)
+
+    async def asearch(
+        self, query: str | Query, *, k: int = 10, filter: Filter | None = None
+    ) -> list[Hit]:
         """Search in a thread; searches awaited together share forward passes."""
         return await asyncio.to_thread(self.search, query, k=k, filter=filter)
 
@@ -186,9 +207,8 @@ class HybridRetriever:
         """Return what one leg recalls, to the depth that ``recall`` sets."""
         if leg not in self.legs:
             raise InputError(f"leg expects one of {self.legs}, got {leg!r}.")
-        prepared = self.prepare(query) if isinstance(query, str) else query
         depth = self.recall.dense if leg == "dense" else self.recall.lexical
-        return self.index.recall(prepared, leg, k=depth, filter=filter)
+        return self.index.recall(self._prepared(query), leg, k=depth, filter=filter)
 
     def rank(self, query: Query, rankings: Mapping[str, Ranking], *, k: int = 10) -> list[Hit]:
         """Return the k best hits of what the legs recalled, by fusion or by the hybrid score."""
@@ -281,6 +301,9 @@ class HybridRetriever:
     def _query_outputs(self) -> tuple[Output, ...]:
         return tuple(mode for mode in self._modes if mode != "bm25") or ("dense",)
 
+    def _prepared(self, query: str | Query) -> Query:
+        return query if isinstance(query, Query) else self.prepare(query)
+
     def _search(self, query: Query, k: int, filter: Filter | None) -> list[Hit]:
         rankings: dict[str, Ranking] = {
             leg: self.recall_leg(query, leg, filter=filter) for leg in self.legs
@@ -290,9 +313,7 @@ class HybridRetriever:
     def _score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         if mode in self.index.modes:
             return self.index.score(query, mode, ids)
-        # the index keeps no vectors for this mode: make them again for the candidates
-        texts = [record.text for record in self.index.get(ids)]
-        documents = self.encoder.encode_documents(texts, outputs=(mode,))  # type: ignore[arg-type]
+        documents = self.vectors(ids, outputs=(mode,))  # type: ignore[arg-type]
         scores: Floats = scoring.by_mode(mode, query.representations, documents)[0]
         return scores
 

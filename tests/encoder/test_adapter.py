@@ -107,7 +107,14 @@ def change_config(folder: Path, **changes) -> None:
         ({"bias": "all"}, "bias='all'"),
         ({"modules_to_save": ["pooler"]}, "modules_to_save"),
         ({"rank_pattern": {"query": 2}}, "rank_pattern"),
+        ({"lora_bias": True}, "lora_bias=True"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
+        ({"alpha_pattern": {"query": 2}}, "alpha_pattern"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', expected"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens"),
+        ({"an_option_of_a_later_version": {"a": 1}}, "an_option_of_a_later_version"),
         ({"r": None}, "expected to be a LoRA configuration"),
+        ({"r": 0}, "expected to be a LoRA configuration"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(adapter, changes, message):
@@ -136,7 +143,13 @@ def rename(state, old, new):
         (lambda s: [rename(s, "layer.0.output.dense", "layer.9.output.dense") for _ in range(2)],
          "no linear layer of that name"),
         (lambda s: [s.update({k: v[:, :-1].clone()}) for k, v in s.items() if "lora_A" in k],
-         "has a delta of shape"),
+         r"expects A and B of .* to have shapes \(\[4, 32\], \[32, 4\]\), got \(\[4, 31\]"),
+        (lambda s: [s.update({k: v[:-1].clone()}) for k, v in s.items() if "lora_A" in k],
+         r"got \(\[3, 32\]"),
+        (lambda s: [s.update({k: v.flatten()}) for k, v in s.items() if "lora_B" in k],
+         r"\[128\]\)"),
+        (lambda s: [s.update({k: v * torch.nan}) for k, v in s.items() if "lora_A" in k],
+         "expects finite numbers"),
     ],
 )  # fmt: skip
 def test_a_delta_that_does_not_fit_is_refused(adapter, change, message):
@@ -144,6 +157,12 @@ def test_a_delta_that_does_not_fit_is_refused(adapter, change, message):
     source = locate(adapter, heads=NONE)
     with pytest.raises(CheckpointError, match=message):
         load(source, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_a_rank_that_is_not_the_tensors_own_is_refused(adapter):
+    change_config(adapter, r=8)  # would halve the delta, in silence
+    with pytest.raises(CheckpointError, match=r"to have shapes \(\[8, 32\], \[32, 8\]\), got"):
+        load(locate(adapter, heads=NONE), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_a_torn_delta_names_its_file(adapter):
@@ -159,6 +178,9 @@ def test_a_delta_on_a_delta_is_refused(adapter, tmp_path):
     for file in adapter.iterdir():
         (second / file.name).write_bytes(file.read_bytes())
     change_config(second, base_model_name_or_path=str(adapter))
+    with pytest.raises(CheckpointError, match="only one can be added"):
+        locate(second, heads=NONE)
+    change_config(second, base_model_name_or_path=str(second))
     with pytest.raises(CheckpointError, match="only one can be added"):
         locate(second, heads=NONE)
 

@@ -117,6 +117,18 @@ def test_appends_of_one_row_keep_the_segments_few():
     assert np.array_equal(one_by_one.matrix.toarray(), matrix.toarray())
 
 
+@given(rows=st.lists(st.integers(0, 12)))
+def test_rows_are_given_back_in_the_order_asked_for(rows):
+    parts = [csr([{0: 1.0, 2: 2.0}] * 9, 3), csr([{}, {4: 3.0}], 5), csr([{1: 4.0}], 2)]
+    index = InvertedIndex()
+    for part in [*parts, csr([{3: 5.0}], 4)]:
+        index.append(part)
+    assert len(index._segments) > 1
+    taken = index.take(np.array(rows, np.int64))
+    assert taken.shape == (len(rows), 5)
+    assert np.array_equal(taken.toarray(), index.matrix.toarray()[rows])
+
+
 def test_ties_at_the_cut_go_to_the_rows_inserted_first():
     index = InvertedIndex()
     for weight in (1.0, 2.0, 1.0, 1.0, 2.0, 1.0):

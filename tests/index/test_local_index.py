@@ -427,7 +427,42 @@ def test_threads_may_search_while_others_add(index):
 
 
 def test_one_string_is_not_taken_for_a_list_of_ids():
-    index = LocalIndex(modes=())
-    for call in (index.get, index.delete):
-        with pytest.raises(InputError, match=r"expects a list of ids, got one string 'd0'"):
-            call("d0")
+    index = LocalIndex(modes=("dense",))
+    index.add([Record("d", "a letter")], represent(1))
+    for call in (index.get, index.delete, index.vectors, index.in_order):
+        with pytest.raises(InputError, match=r"expects a list of ids, got one string 'd'"):
+            call("d")
+    with pytest.raises(InputError, match="got one string 'd'"):
+        index.score(QUERY, "dense", "d")
+    assert index.ids == ("d",)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_stored_vectors_come_in_the_order_asked_for_through_deletes_and_replacements(dtype):
+    index, whole = LocalIndex(colbert_dtype=dtype), represent(6)
+    for first in range(0, 4, 2):
+        index.add(records(2, first=first), whole[first : first + 2])
+    index.delete(["d0"])
+    index.upsert(records(1, first=2), whole[5])  # "d2", with another's numbers
+    found, expected = index.vectors(["d3", "d2", "d3"]), whole[np.array([3, 5, 3])]
+    assert np.array_equal(found.dense, expected.dense)
+    assert np.array_equal(found.sparse.toarray(), expected.sparse.toarray())
+    assert found.colbert.vectors.dtype == dtype
+    assert found.colbert.offsets.tolist() == expected.colbert.offsets.tolist()
+    assert np.array_equal(found.colbert.vectors, expected.colbert.astype(dtype).vectors)
+    assert index.vectors(["d3"], outputs=("sparse",)).outputs == ("sparse",)
+    assert len(index.vectors([])) == 0
+    with pytest.raises(InputError, match="ids of the index, got 'd0'"):
+        index.vectors(["d3", "d0"])
+    with pytest.raises(MissingOutputError, match="'tokens'"):
+        index.vectors(["d3"], outputs=("tokens",))
+
+
+def test_writing_into_stored_vectors_changes_no_answer():
+    index = LocalIndex()
+    index.add(records(3), represent(3))
+    before = answers(index)
+    found = index.vectors(["d0", "d1", "d2"])
+    for numbers in (found.dense, found.sparse.data, found.colbert.vectors):
+        numbers[:] = 0
+    same(answers(index), before)

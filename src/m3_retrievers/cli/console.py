@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import M3Warning
+from m3_retrievers.explain.explanation import Explanation
+from m3_retrievers.explain.highlight import document_segments, excerpt, within
 from m3_retrievers.representations import Hit, Mode
 
 # Rich takes 80 columns for what is no terminal; a table in a file may be wider.
@@ -26,6 +29,10 @@ LABELS = {
     "colbert": "ColBERT",
     "hybrid": "hybrid",
 }
+
+_TERMS_SHOWN = 5
+# What a text could steer a terminal with; each becomes one visible character.
+_CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 class Messages(Console):
@@ -74,6 +81,38 @@ def snippet(text: str, words: int = 24) -> str:
     """Return a text's first words on one line."""
     parts = text.split()
     return " ".join(parts[:words]) + (" …" if len(parts) > words else "")
+
+
+def marked(explanation: Explanation, *, most: int = 600) -> Text:
+    """Return where a hit comes from, its shared terms, and its text with what matched marked.
+
+    Shared terms are bold, best matches of a query token underlined. most: characters of a
+    long text to show, around the strongest matches.
+    """
+    whole, end = explanation.document.text, 0
+    parts = document_segments(explanation)
+    where = place(explanation.hit).translate(_CONTROLS)
+    terms = _terms(explanation).translate(_CONTROLS)
+    shown = Text.assemble((where, "bold cyan"), "  ", terms, "\n")
+    for span in excerpt(whole, parts, most=most):
+        if span[0] > end:
+            shown.append(" … " if end else "… ", style="dim")
+        for part in within(parts, span):
+            style = "bold magenta " if part.lexical else ""
+            style += "underline" if part.aligned else ""
+            shown.append(whole[part.start : part.end].translate(_CONTROLS), style=style.strip())
+        end = span[1]
+    shown.append(" …" if end < len(whole) else "", style="dim")
+    for note in explanation.notes:
+        shown.append(f"\n{note}", style="dim")
+    return shown
+
+
+def _terms(explanation: Explanation) -> str:
+    """Return the largest terms with what each adds to the lexical score."""
+    told = [f"{one.term} {one.score:.3f}" for one in explanation.lexical_terms]
+    more = f", … {len(told) - _TERMS_SHOWN} more" if len(told) > _TERMS_SHOWN else ""
+    return (", ".join(told[:_TERMS_SHOWN]) + more) if told else "no shared term"
 
 
 def place(hit: Hit) -> str:

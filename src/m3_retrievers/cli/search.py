@@ -9,12 +9,16 @@ from typing import Any
 
 from rich.markup import escape
 
-from m3_retrievers.cli.console import LABELS, grid, place, results, snippet
+from m3_retrievers.cli.console import LABELS, grid, marked, place, results, snippet
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.storage import read_model
 from m3_retrievers.representations import Hit
 from m3_retrievers.retriever import HybridRetriever
+
+# Hits whose text is shown with what matched in it; each is read by the model once more.
+_EXPLAINED = 3
 
 
 def run(
@@ -39,6 +43,9 @@ def run(
     console.print(table)
     if explain:
         console.print(_shares(hits))
+        for hit in hits[:_EXPLAINED]:
+            console.print()
+            console.print(marked(explained(question, hit, retriever=retriever)))
 
 
 def _shares(hits: Sequence[Hit]) -> Any:

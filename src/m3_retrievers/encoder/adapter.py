@@ -22,27 +22,31 @@ from m3_retrievers.errors import CheckpointError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# What would change more than W + scale · B·A; anything but these values is refused.
-_PLAIN: Mapping[str, Any] = {
-    "peft_type": "LORA",
-    "bias": "none",
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "lora_bias": False,
-    "modules_to_save": None,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "layer_replication": None,
-    "trainable_token_indices": None,
+# Options of PEFT that leave the delta at W + scale · B·A, whatever their value. All others, those
+# of later versions too, are refused where they are set: most change the arithmetic.
+_HARMLESS = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "exclude_modules",
+    "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha",
+    "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core", "peft_version",
+    "qalora_group_size", "r", "revision", "runtime_config", "target_modules", "task_type",
+    "use_rslora",
+}  # fmt: skip
+# Other ways to start (pissa, olora, loftq …) change the backbone's own weights as well.
+_MERGEABLE: Mapping[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian", "orthogonal", "eva"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A delta on disk: its folder, the backbone it was trained on, and the factor of B·A."""
+    """A delta on disk: its folder, the backbone it was trained on, its rank, the factor of B·A."""
 
     folder: Path
     backbone: str
+    revision: str | None
+    rank: int
     scale: float
 
     @property
@@ -62,19 +66,20 @@ def find_adapter(folder: Path) -> Adapter | None:
     try:
         config = json.loads(path.read_text("utf-8"))
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
         backbone = str(config["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path} is expected to be a LoRA configuration with r, lora_alpha and "
             f"base_model_name_or_path ({error!r}). Save the adapter again with PEFT."
         ) from error
-    for name, plain in _PLAIN.items():
-        if config.get(name, plain) != plain:
+    for name, value in config.items():
+        if name not in _HARMLESS and value and value not in _MERGEABLE.get(name, ()):
             raise CheckpointError(
-                f"{path} has {name}={config[name]!r}, and only {plain!r} can be merged here. Merge "
-                "it with PEFT (merge_and_unload) and save the whole model."
+                f"{path} has {name}={value!r:.80}, expected a delta that is W + scale · B·A alone. "
+                "Merge it with PEFT (merge_and_unload) and save the whole model."
             )
-    return Adapter(folder, backbone, alpha / (rank**0.5 if config.get("use_rslora") else rank))
+    return Adapter(folder, backbone, config.get("revision"), rank, scale)
 
 
 @torch.no_grad()
@@ -91,13 +96,19 @@ def merge(adapter: Adapter, backbone: nn.Module) -> None:
             f"{path} cannot be read ({error}). Copy the adapter's file again."
         ) from error
     for name, (low, up) in _pairs(state, path).items():
-        layer = _layer(backbone, name, path)
-        weight = layer.weight
-        delta = adapter.scale * (up.float() @ low.float())
-        if delta.shape != weight.shape:
+        weight = _layer(backbone, name, path).weight
+        rows, columns = weight.shape
+        expected = [adapter.rank, columns], [rows, adapter.rank]
+        found = list(low.shape), list(up.shape)
+        if found != expected:
             raise CheckpointError(
-                f"{path} has a delta of shape {list(delta.shape)} for {name}, whose weight has "
-                f"{list(weight.shape)}. Use the backbone it was trained on: {adapter.backbone}."
+                f"{path} expects A and B of {name} to have shapes {expected}, got {found}. "
+                f"Use the backbone and configuration it was trained with ({adapter.backbone})."
+            )
+        delta = adapter.scale * (up.float() @ low.float())
+        if not torch.isfinite(delta).all():
+            raise CheckpointError(
+                f"{path} expects finite numbers, got NaN or infinity for {name}. Save it again."
             )
         weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
 

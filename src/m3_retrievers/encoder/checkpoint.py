@@ -102,7 +102,7 @@ def locate(
     (or MissingHeadError) if something needed is not there.
     """
     name = str(name_or_path)
-    heads_folder = _heads_folder(name, revision)
+    heads_folder = _find(name, revision)
     adapter = find_adapter(heads_folder)
     folder = heads_folder if adapter is None else _backbone_of(adapter)
     if not (folder / "config.json").is_file():
@@ -208,20 +208,21 @@ def weight_files(folder: Path) -> list[Path]:
     return found
 
 
-def _heads_folder(name: str, revision: str | None) -> Path:
+def _find(name: str, revision: str | None) -> Path:
+    """Return the folder that a name stands for."""
     if name == MINI:
         return locate_mini()
     return locate_backbone() if name == BACKBONE else _folder(name, revision)
 
 
 def _backbone_of(adapter: Adapter) -> Path:
-    source = locate(adapter.backbone, heads=HeadSpec(sparse=False, colbert=False))
-    if source.adapter is not None:
+    folder = _find(adapter.backbone, adapter.revision)
+    if find_adapter(folder) is not None:
         raise CheckpointError(
             f"{adapter.folder} is a delta on {adapter.backbone!r}, which is a delta itself, and "
             "only one can be added. Train on the whole model, or on its backbone."
         )
-    return source.folder
+    return folder
 
 
 def _plain_mini(folder: Path) -> Source:

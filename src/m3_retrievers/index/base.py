@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from scipy import sparse as sp
 
 from m3_retrievers.packed import Floats
-from m3_retrievers.representations import Mode, Query, Ranking, Record, Representations
+from m3_retrievers.representations import Mode, Output, Query, Ranking, Record, Representations
 
 Filter = Mapping[str, Any]
 
@@ -91,6 +91,16 @@ class Index(Protocol):
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return the records in the order asked for, passing over unknown ids."""
+        ...
+
+    def vectors(
+        self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
+    ) -> Representations:
+        """Return the stored representations of the given documents, a row an id, in that order.
+
+        outputs: those wanted, None for all that are stored. Raises InputError for an unknown
+        id, MissingOutputError for an output that is not stored.
+        """
         ...
 
     def in_order(self, ids: Sequence[str]) -> list[str]:

@@ -65,6 +65,16 @@ class InvertedIndex:
         """The rows as one CSR matrix (n, v), deleted ones included."""
         return _stack([segment.matrix for segment in self._segments], width=self._width)
 
+    def take(self, rows: Rows) -> sp.csr_array:
+        """Return the given rows (r, v), in the order given, copied."""
+        order, parts = [np.empty(0, np.int64)], []
+        for first, segment in self._placed():
+            here = np.flatnonzero((rows >= first) & (rows < first + len(segment)))
+            order.append(here)
+            parts.append(segment.matrix[rows[here] - first])
+        stacked = _stack(parts, width=self._width)
+        return sp.csr_array(stacked[np.argsort(np.concatenate(order))])
+
     def append(self, rows: sp.csr_array) -> None:
         """Add rows (n, v) of finite weights behind the others; raises InputError for NaN or inf."""
         matrix = _canonical(rows)

@@ -135,8 +135,33 @@ class LocalIndex:
             found = [self._records[self._row_of[id]] for id in ids if id in self._row_of]
         return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
 
+    def vectors(
+        self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
+    ) -> Representations:
+        """Return the stored representations of the given records, a row an id, in that order.
+
+        outputs: those wanted, None for all that are stored; ColBERT's come in the dtype they
+        are kept in. Raises InputError for an unknown id, MissingOutputError for an output that
+        is not stored.
+        """
+        check_ids(ids, name="vectors")
+        wanted = self._stored if outputs is None else outputs
+        for name in wanted:
+            if name not in self._stored:
+                raise MissingOutputError(
+                    f"This index stores {self._stored}, got {name!r}. Build it with that mode."
+                )
+        with self._lock:
+            rows = self._rows(ids)
+            return Representations(
+                dense=self._dense.rows[rows] if "dense" in wanted else None,
+                sparse=self._sparse.take(rows) if "sparse" in wanted else None,
+                colbert=self._colbert.packed.take(rows) if "colbert" in wanted else None,
+            )
+
     def in_order(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that are known, each once, in order of insertion."""
+        check_ids(ids, name="in_order")
         with self._lock:
             rows = {self._row_of[id]: id for id in ids if id in self._row_of}
             return [rows[row] for row in sorted(rows)]
@@ -160,13 +185,10 @@ class LocalIndex:
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
+        check_ids(ids, name="score")
         self._check_asked(query, mode)
         with self._lock:
-            unknown = [id for id in ids if id not in self._row_of]
-            if unknown:
-                raise InputError(f"score expects ids of the index, got {unknown[0]!r}.")
-            rows = np.array([self._row_of[id] for id in ids], np.int64)
-            return self._score(query, mode, rows)
+            return self._score(query, mode, self._rows(ids))
 
     def scale(self, query: Query, mode: Mode) -> float:
         """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
@@ -196,7 +218,7 @@ class LocalIndex:
             if "dense" in self._stored:
                 arrays["dense.vectors"] = self._dense.rows[live]
             if "sparse" in self._stored:
-                matrix = sp.csr_array(self._sparse.matrix[live])
+                matrix = self._sparse.take(live)
                 arrays |= csr_arrays("sparse", sp.csr_array(matrix.astype(np.float32)))
             if "colbert" in self._stored:
                 vectors = self._colbert.take(live)
@@ -352,13 +374,19 @@ class LocalIndex:
         if "dense" in self._stored:
             self._dense = DenseIndex(self._dense.rows[live] if len(live) else None)
         if "sparse" in self._stored:
-            self._sparse = InvertedIndex.from_matrix(sp.csr_array(self._sparse.matrix[live]))
+            self._sparse = InvertedIndex.from_matrix(self._sparse.take(live))
         if "colbert" in self._stored:
             kept = self._colbert.take(live) if len(live) else None
             self._colbert = MultiVectorIndex(kept, dtype=self._colbert.dtype)
         if self._weighted is not None:
             counts = sp.csr_array(self._weighted.counts[live])
             self._weighted = WeightedIndex(self._weighted.weighting, counts)
+
+    def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        unknown = [id for id in ids if id not in self._row_of]
+        if unknown:
+            raise InputError(f"expected ids of the index, got {unknown[0]!r}.")
+        return np.array([self._row_of[id] for id in ids], np.int64)
 
     def _live(self) -> NDArray[np.int64]:
         return np.flatnonzero(self._alive.rows)

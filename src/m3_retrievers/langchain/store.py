@@ -23,6 +23,8 @@ from m3_retrievers.langchain.documents import (
     to_document,
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
+from m3_retrievers.packed import Floats
+from m3_retrievers.records import check_k
 from m3_retrievers.representations import Query, Record, Representations
 from m3_retrievers.retriever import HybridRetriever
 
@@ -151,11 +153,12 @@ class M3VectorStore(VectorStore):
         Nearness is the dense one. lambda_mult: 1 for relevance alone, 0 for diversity alone.
         """
         _no_others(kwargs)
-        hits = self.hybrid.search(query, k=fetch_k, filter=filter)
-        vector = self.embeddings.embed_query(query)
-        return self._diverse(
-            vector, [Record(h.id, h.text, h.metadata) for h in hits], k, lambda_mult
-        )
+        prepared = self.hybrid.prepare(query)
+        hits = self.hybrid.search(prepared, k=fetch_k, filter=filter)
+        records = [Record(hit.id, hit.text, hit.metadata) for hit in hits]
+        dense = prepared.representations.dense  # None where dense counts for nothing
+        vector = self.embeddings.embed_query(query) if dense is None else dense[0]
+        return self._diverse(vector, records, k, lambda_mult)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -185,10 +188,15 @@ class M3VectorStore(VectorStore):
         return self.hybrid.get(self.hybrid.index.recall(query, "dense", k=k, filter=filter).ids)
 
     def _diverse(
-        self, embedding: Sequence[float], records: list[Record], k: int, lambda_mult: float
+        self,
+        embedding: Sequence[float] | Floats,
+        records: list[Record],
+        k: int,
+        lambda_mult: float,
     ) -> list[Document]:
-        vectors = self.embeddings.embed_documents([record.text for record in records])
-        query = np.array(embedding, np.float32)
+        check_k(k)
+        stored = self.hybrid.vectors([record.id for record in records], outputs=("dense",))
+        query, vectors = np.array(embedding, np.float32), list(stored.require("dense"))
         chosen = maximal_marginal_relevance(query, vectors, lambda_mult=lambda_mult, k=k)
         return [to_document(records[at]) for at in chosen]
 

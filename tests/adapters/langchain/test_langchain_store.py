@@ -10,9 +10,10 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
 
-from m3_retrievers import HybridRetriever, M3Encoder, ReciprocalRankFusion
+from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder, ReciprocalRankFusion
 from m3_retrievers.errors import DuplicateIdError, FilterError, InputError
 from m3_retrievers.langchain import M3DocumentIndex, M3Embeddings, M3VectorStore
+from m3_retrievers.representations import Record
 
 QUERY = "Where is the river?"
 
@@ -89,6 +90,37 @@ def test_marginal_relevance_prefers_what_differs(encoder: M3Encoder) -> None:
     assert ids(by_vector) == ["a", "clock"]
     retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.3})
     assert ids(retriever.invoke("the river rose")) == ["a", "clock"]
+
+
+def test_marginal_relevance_compares_the_stored_vectors(encoder: M3Encoder) -> None:
+    store = M3VectorStore(HybridRetriever(encoder, legs=("dense",)))
+    records = [Record("a", "the river rose"), Record("b", "the river rose"), Record("c", "a clock")]
+    # stored so that "b" differs and "c" does not: encoding the texts again would say otherwise
+    stored = encoder.encode_documents(["the river rose", "a clock", "the river rose"])
+    store.hybrid.index.add(records, stored)
+    found = store.max_marginal_relevance_search("the river rose", k=2, lambda_mult=0.3)
+    assert ids(found) == ["a", "b"]
+
+
+def test_marginal_relevance_works_where_no_dense_vectors_are_kept(encoder: M3Encoder) -> None:
+    weights = HybridWeights(dense=0, sparse=1, colbert=0)
+    store = M3VectorStore(HybridRetriever(encoder, legs=("sparse",), weights=weights))
+    assert store.hybrid.index.modes == {"sparse"}
+    store.add_texts(
+        ["the river rose", "the river rose", "a clock rose"], ids=["a", "copy", "clock"]
+    )
+    found = store.max_marginal_relevance_search("the river rose", k=2, lambda_mult=0.3)
+    assert ids(found) == ["a", "clock"]
+    with pytest.raises(InputError, match="k expects an integer of at least 1, got 0"):
+        store.max_marginal_relevance_search("the river rose", k=0)
+
+
+def test_one_string_is_not_taken_for_a_list_of_ids(store: M3VectorStore) -> None:
+    documents = M3DocumentIndex(hybrid=store.hybrid)
+    for call in (store.delete, store.get_by_ids, documents.delete, documents.get):
+        with pytest.raises(InputError, match="a list of ids, got one string '1'"):
+            call("1")
+    assert len(store.hybrid) == 6
 
 
 def test_from_texts_takes_embeddings_or_the_encoder(encoder: M3Encoder) -> None:

@@ -1,0 +1,151 @@
+"""From a query and a hit to an Explanation: read both texts again, and take the scores apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.pieces import Tokens, check_texts, cut, tokenize
+from m3_retrievers.explain.explanation import Alignment, Explanation, ReadText, TermShare
+from m3_retrievers.explain.stored import as_stored, bm25_of
+from m3_retrievers.explain.words import cluster_end, term_shares
+from m3_retrievers.packed import TokenWeight
+from m3_retrievers.representations import Hit, Mode, Output, Query, Representations
+from m3_retrievers.retriever import HybridRetriever
+
+
+def explain(query: str, hit: Hit, *, retriever: HybridRetriever) -> Explanation:
+    """Return why ``hit`` matched ``query``: tokens, terms, alignment and shares.
+
+    query: the text that was searched for. hit: of this retriever's search; its text is encoded
+    again, so the index need not keep what the explanation shows. A mode of which the hit has
+    no score is explained where the model has the head.
+
+    Raises InputError for a query that is no string.
+    """
+    check_texts([query])
+    encoder = retriever.encoder
+    has = encoder.outputs
+    outputs: tuple[Output, ...] = (*(mode for mode in has if mode != "dense"), "tokens")
+    asked = encoder.encode_query(query, outputs=outputs)
+    given = encoder.encode_documents([hit.text], outputs=outputs)
+    read_query = _read(encoder, query, asked, query=True)
+    document = _read(encoder, hit.text, given, query=False)
+    terms: dict[Mode, tuple[TermShare, ...]] = {}
+    if "sparse" in has:
+        terms["sparse"] = _learned(asked, given, read_query, document)
+    bm25 = bm25_of(retriever.index)
+    if bm25 is not None and "bm25" in hit.scores:
+        retriever.index.scale(Query(query), "bm25")  # brings its statistics up to date
+        terms["bm25"] = term_shares(bm25, query, hit.text)
+    alignment = None
+    if asked.colbert is not None and given.colbert is not None:
+        vectors = as_stored(given.colbert, retriever.index)
+        alignment = Alignment(asked.colbert[0] @ vectors[0].astype(np.float32).T)
+    notes = _notes(encoder, read_query, document, hit, tuple(terms))
+    return Explanation(read_query, document, hit, terms, alignment, notes)
+
+
+def _learned(
+    asked: Representations, given: Representations, query: ReadText, document: ReadText
+) -> tuple[TermShare, ...]:
+    """Return the terms that both sides weigh, the largest product first."""
+    (left,), (right,) = asked.to_dicts(), given.to_dicts()
+    shares = []
+    for id in sorted(left.keys() & right.keys()):
+        in_query = [token for token in query.tokens if token.id == id]
+        in_document = [token for token in document.tokens if token.id == id]
+        shares.append(
+            TermShare(
+                term=in_query[0].surface,
+                score=left[id] * right[id],
+                query_weight=left[id],
+                document_weight=right[id],
+                query_spans=_spans(in_query),
+                document_spans=_spans(in_document),
+            )
+        )
+    return tuple(sorted(shares, key=lambda share: -share.score))
+
+
+def _spans(tokens: list[TokenWeight]) -> tuple[tuple[int, int], ...]:
+    return tuple((token.start, token.end) for token in tokens if token.end > token.start)
+
+
+def _read(
+    encoder: M3Encoder, text: str, representations: Representations, *, query: bool
+) -> ReadText:
+    tokens: list[TokenWeight] = representations.require("tokens")[0]
+    seen = [_placed(token, text) for token in tokens]
+    instruction = encoder.settings.query_instruction if query else ""
+    total = len(tokenize(encoder.tokenizer, [instruction + text])[0].ids)
+    unseen = total - len(seen)
+    if representations.colbert is None:
+        return ReadText(text, tuple(seen), unseen)
+    return ReadText(text, tuple(seen), unseen, *_vectors(encoder, seen, query=query))
+
+
+def _placed(token: TokenWeight, text: str) -> TokenWeight:
+    """Return the token with the span of what a reader sees of it.
+
+    XLM-R's tokenizer gives the bare word boundary ``▁`` the character that follows, which the
+    next token has too, and an accent typed as a combining mark to no token at all.
+    """
+    if token.surface == "▁" or token.end <= token.start:
+        return replace(token, end=token.start)
+    return replace(token, end=cluster_end(text, token.end))
+
+
+def _vectors(
+    encoder: M3Encoder, seen: list[TokenWeight], *, query: bool
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """Return each ColBERT vector's token, None for a special one, and its spelling."""
+    model, settings = encoder.checkpoint, encoder.settings
+    # what was seen fits: one piece where the rest was cut off, else the encoder's own windows
+    pieces = cut(
+        [Tokens(np.array([token.id for token in seen], np.int64))],
+        model.frame,
+        max_length=min(
+            settings.query_max_length if query else settings.document_max_length, model.max_length
+        ),
+        truncation="windows",
+        mcls_every=None if query else settings.mcls_every,
+    )
+    spell = encoder.tokenizer.convert_ids_to_tokens
+    # the first token of the frame, CLS, gives no vector, and neither does one among the text
+    before, after = spell(list(model.frame.before[1:])), spell(list(model.frame.after))
+    places: list[int | None] = []
+    labels: list[str] = []
+    for piece in pieces:
+        inner = range(piece.start, piece.stop)
+        places += [*[None] * len(before), *inner, *[None] * len(after)]
+        labels += [*before, *(seen[at].surface for at in inner), *after]
+    return tuple(places), tuple(labels)
+
+
+def _notes(
+    encoder: M3Encoder, query: ReadText, document: ReadText, hit: Hit, terms: tuple[Mode, ...]
+) -> tuple[str, ...]:
+    notes = []
+    for name, read in (("query", query), ("document", document)):
+        if read.unseen:
+            total = len(read.tokens) + read.unseen
+            notes.append(
+                f"The model read the first {len(read.tokens):,} of the {name}'s {total:,} tokens; "
+                f"{read.unseen:,} were cut off and count in none of its scores."
+            )
+    for mode, missing in (("sparse", "term weights"), ("colbert", "alignment")):
+        if mode not in encoder.outputs:
+            notes.append(
+                f"{encoder.name} has no {mode} head, so there are no {missing} of its own."
+            )
+    if "bm25" in hit.scores and "bm25" not in terms:
+        notes.append("The index keeps its BM25 to itself, so its score is not split into terms.")
+    if not hit.contributions:
+        notes.append(
+            "The hit's score comes from fusing ranked lists, not from a weighted sum: "
+            "its modes have ranks, and no shares."
+        )
+    return tuple(notes)

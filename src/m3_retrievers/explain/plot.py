@@ -1,0 +1,163 @@
+"""The alignment as a heat map: which query token found which document token."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.explain.explanation import Alignment, Explanation
+from m3_retrievers.lazy import require_package
+from m3_retrievers.records import check_k
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Families with wide coverage that systems commonly have; matplotlib's own comes first.
+_FAMILIES = (
+    "DejaVu Sans",
+    "Noto Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Emoji",
+    "Source Han Sans",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Nirmala UI",
+    "Segoe UI",
+)
+_LONGEST_LABEL = 16
+
+
+def heat_map(explanation: Explanation, *, width: int = 40) -> Figure:
+    """Return the alignment (i, j) as a matplotlib Figure, each query token's best match ringed.
+
+    width: document tokens drawn at most. Of a longer document, the stretch of ``width``
+    tokens in which the best matches' similarities add up to most (the middle one of equals)
+    is drawn, and the title says how many best matches lie outside it. A token that no
+    installed font can spell is labelled ``#`` and its place.
+
+    Raises MissingExtraError without matplotlib, MissingOutputError where the model has no
+    ColBERT head, InputError for a text without tokens or a width below 1.
+    """
+    check_k(width, name="width")
+    alignment = explanation.alignment
+    if alignment is None:
+        raise MissingOutputError(
+            "plot expects an alignment, got none: the model has no ColBERT head. Use one that has."
+        )
+    if not alignment.similarities.size:
+        raise InputError("plot expects a query and a document with tokens, got none on a side.")
+    require_package("matplotlib", module="matplotlib", extra="plot", purpose="plot()")
+    from matplotlib import patheffects, pyplot
+
+    first = best_stretch(alignment, width)
+    columns = range(first, min(first + width, alignment.similarities.shape[1]))
+    rows = range(len(alignment.similarities))
+    shown = alignment.similarities[:, columns.start : columns.stop]
+    size = (max(4.5, 2.2 + 0.3 * len(columns)), max(2.6, 1.9 + 0.3 * len(rows)))
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    pyplot.close(figure)  # the caller's alone: a notebook would show it a second time
+    image = axes.imshow(shown, aspect="auto", cmap="viridis", interpolation="nearest")
+    inside = [(row, at) for row, at in enumerate(alignment.best.tolist()) if at in columns]
+    axes.scatter(
+        [at - first for _, at in inside],
+        [row for row, _ in inside],
+        s=60,
+        facecolors="none",
+        edgecolors="white",
+        linewidths=1.6,
+        path_effects=[patheffects.withStroke(linewidth=3.2, foreground="black")],
+    )
+    across = _labels(explanation.document.vector_labels, columns)
+    down = _labels(explanation.query.vector_labels, rows)
+    # parse_math: a text's dollars are no formulas
+    style: dict[str, Any] = {"family": _families(), "parse_math": False, "fontsize": "small"}
+    axes.set_xticks(range(len(across)), across, rotation=90, **style)
+    axes.set_yticks(range(len(down)), down, **style)
+    numbered = [f"#{place + 1}" == label for place, label in zip(columns, across, strict=True)]
+    numbered += [f"#{place + 1}" == label for place, label in zip(rows, down, strict=True)]
+    axes.set_xlabel(
+        "document tokens" + (" (#n: no font here draws token n)" if any(numbered) else "")
+    )
+    axes.set_ylabel("query tokens")
+    axes.set_title(_title(alignment, columns, len(rows) - len(inside)), fontsize="medium")
+    figure.colorbar(image, ax=axes, label="similarity", pad=0.02)
+    return figure
+
+
+def best_stretch(alignment: Alignment, width: int) -> int:
+    """Return where the stretch of ``width`` document vectors with most in it begins.
+
+    >>> best_stretch(Alignment(np.array([[0.1, 0.0, 0.9, 0.0, 0.0, 0.0]])), 3)
+    1
+    """
+    length = alignment.similarities.shape[1]
+    found: NDArray[np.float64] = np.zeros(length)
+    np.add.at(found, alignment.best, np.maximum(alignment.maxima, 0.0))
+    if length <= width:
+        return 0
+    sums = np.convolve(found, np.ones(width), mode="valid")
+    best = np.flatnonzero(sums > sums.max() - 1e-6)  # what adds up in another order may differ
+    return int(best[(len(best) - 1) // 2])
+
+
+def _title(alignment: Alignment, columns: range, outside: int) -> str:
+    title = f"ColBERT {alignment.score:.3f} = mean of the ringed best matches"
+    length = alignment.similarities.shape[1]
+    if len(columns) < length:
+        title += (
+            f"\ndocument tokens {columns.start + 1:,}–{columns.stop:,} of {length:,}; "
+            f"{outside} of {len(alignment.similarities)} best matches lie outside"
+        )
+    return title
+
+
+def _labels(labels: Sequence[str], places: range) -> list[str]:
+    return [_readable(labels[place], place) for place in places]
+
+
+def _readable(label: str, place: int) -> str:
+    """Return a token's spelling as the fonts at hand can draw it, else its place."""
+    spelled = label.removeprefix("##").lstrip("▁") or "␣"
+    if len(spelled) > _LONGEST_LABEL:
+        spelled = f"{spelled[: _LONGEST_LABEL - 1]}…"
+    drawn = all(
+        ord(one) in _glyphs() and unicodedata.category(one)[0] not in "CZ" for one in spelled
+    )
+    return spelled if drawn else f"#{place + 1}"
+
+
+@cache
+def _families() -> list[str]:
+    from matplotlib import font_manager
+
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return [family for family in _FAMILIES if family in there]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Return the code points that the families at hand can draw."""
+    from matplotlib import font_manager
+
+    glyphs: set[int] = set()
+    for family in _families():
+        path = font_manager.findfont(family)
+        glyphs |= font_manager.get_font(path).get_charmap().keys()
+    return frozenset(glyphs)
