@@ -4,7 +4,7 @@ A WordPiece vocabulary of 4,000 pieces and a random BERT (2 layers, width 128, C
 made from the passages of the given training lines; one copy is pre-trained on the passages'
 raw text, then both are fine-tuned by ``m3_retrievers.training`` on the same lines with the same
 seeds (dense mode alone), and measured on validation queries. The lines and the collection are
-those that training_sets.py writes; about six minutes on one core::
+those that training_sets.py writes; about twenty minutes on one core::
 
     python benchmarks/retromae.py --lines TRAIN/train/squad_en.jsonl --valid TRAIN/valid/squad_en
 """

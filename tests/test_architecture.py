@@ -109,6 +109,7 @@ def test_the_table_of_contents_is_what_it_is():
         "m3_retrievers.langchain",
         "m3_retrievers.llama_index",
         "m3_retrievers.training",
+        "m3_retrievers.explain",
     ],
 )
 def test_importing_the_package_loads_neither_torch_nor_a_framework(module):

@@ -40,7 +40,10 @@ def search(
     filter: Annotated[
         str | None, typer.Option(help='Metadata filter as JSON: \'{"source": "guide.md"}\'.')
     ] = None,
-    explain: Annotated[bool, typer.Option(help="Show each mode's rank and share.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(help="Show each mode's rank and share, and what matched in the first hits."),
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="The model, where it lies elsewhere than when indexing.")
     ] = None,

@@ -10,8 +10,7 @@ from m3_retrievers.packed import MultiVectors
 
 def bm25_of(index: Index) -> BM25 | None:
     """Return the BM25 an index scores with, None where it has none or keeps it elsewhere."""
-    weighted = index._weighted if isinstance(index, LocalIndex) else None
-    weighting = None if weighted is None else weighted.weighting
+    weighting = index.weighting if isinstance(index, LocalIndex) else None
     return weighting if isinstance(weighting, BM25) else None
 
 
@@ -19,4 +18,4 @@ def as_stored(vectors: MultiVectors, index: Index) -> MultiVectors:
     """Return token vectors with the index's precision, so that they score as its own do."""
     if not isinstance(index, LocalIndex) or "colbert" not in index.modes:
         return vectors
-    return vectors.astype(index._colbert.dtype)
+    return vectors.astype(index.colbert_dtype)

@@ -23,7 +23,7 @@ def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
     impacts = bm25.impacts(bm25.query(text)).toarray()[0]
     shares = []
     for term in dict.fromkeys(bm25.tokenizer(query)):
-        column = bm25._columns.get(term)
+        column = bm25.column(term)
         if column is None:
             continue
         only = asked.copy()

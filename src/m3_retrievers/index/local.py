@@ -90,6 +90,16 @@ class LocalIndex:
         return frozenset((*self._stored, *named))
 
     @property
+    def weighting(self) -> TermWeighting | None:
+        """The term weights that depend on the collection, such as BM25's."""
+        return None if self._weighted is None else self._weighted.weighting
+
+    @property
+    def colbert_dtype(self) -> ColbertDtype:
+        """The precision of the stored token vectors."""
+        return self._colbert.dtype
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids, in order of insertion."""
         with self._lock:

@@ -119,6 +119,10 @@ class BM25:
         (terms,) = self._split([text])
         return self._counted([[self._columns[term] for term in terms if term in self._columns]])
 
+    def column(self, term: str) -> int | None:
+        """Return a term's column in the counts, None for a term no document has."""
+        return self._columns.get(term)
+
     def fit(self, counts: sp.csr_array) -> None:
         """Take the statistics of all live documents, counts (n, v).
 
