@@ -364,3 +364,10 @@ def test_the_table_of_contents_is_what_it_is():
     assert room.__all__ == sorted(room._HOMES, key=lambda name: (not name[0].isupper(), name))
     for name in room.__all__:
         assert getattr(room, name).__name__ == name
+
+
+def test_a_hybrid_whose_modes_weigh_nothing_is_left_out(encoder, collection):
+    found = evaluate(encoder, collection, weights=HybridWeights(0, 0, 1))
+    assert {"dense+sparse", "dense+bm25"}.isdisjoint(found.values)
+    assert "left out: dense+sparse (its weights are 0)" in found.caption()
+    np.testing.assert_allclose(found.mean("all"), found.mean("colbert"), atol=1e-9)

@@ -85,6 +85,11 @@ def evaluate(
     depth = _depth(depth, measures)
     parts, notes = _parts(modes, encoder)
     weights = weights or encoder.default_weights
+    if modes is None:
+        # a hybrid of modes that all weigh 0 is nothing to measure, unless it was asked for
+        idle = [name for name, each in parts.items() if len(each) > 1 and not _some(weights, each)]
+        parts = {name: each for name, each in parts.items() if name not in idle}
+        notes += tuple(f"left out: {name} (its weights are 0)" for name in idle)
     needed = tuple(dict.fromkeys(mode for names in parts.values() for mode in names))
     queries, documents = representations or represent(
         encoder, collection, outputs=needed, show_progress=show_progress
@@ -258,7 +263,11 @@ def _best(
 
 def _positive(weights: HybridWeights, names: tuple[Mode, ...]) -> HybridWeights:
     """Return the weights for some modes; InputError where all of them weigh 0."""
-    own = {"dense": weights.dense, "sparse": weights.sparse, "colbert": weights.colbert}
-    if not any(own["sparse" if mode == "bm25" else mode] > 0 for mode in names):
+    if not _some(weights, names):
         raise InputError(f"{names} expect a weight above 0, got {weights}.")
     return weights
+
+
+def _some(weights: HybridWeights, names: tuple[Mode, ...]) -> bool:
+    """Return whether any of some modes has a weight above 0."""
+    return any(getattr(weights, "sparse" if mode == "bm25" else mode) > 0 for mode in names)
