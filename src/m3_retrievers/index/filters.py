@@ -9,19 +9,25 @@ A filter is compiled once into nested functions and then asked about every docum
 from __future__ import annotations
 
 import difflib
+import json
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from m3_retrievers.errors import FilterError
 from m3_retrievers.index.base import Filter
-from m3_retrievers.representations import Metadata
+from m3_retrievers.representations import Metadata, Record
 
 Test = Callable[[Metadata], bool]
 FieldTest = Callable[[Any], bool]
 
 _MISSING = object()
+_MASKS_KEPT = 16
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
@@ -210,3 +216,47 @@ def _unknown(name: Any, known: Sequence[str]) -> FilterError:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class FilteredRows:
+    """Which rows filters admit, remembered for some filters until ``clear``."""
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget all masks: rows came or went."""
+        self._masks.clear()
+
+    def rows(
+        self, filter: Filter | None, records: Sequence[Record], *, alive: NDArray[np.bool_]
+    ) -> NDArray[np.bool_] | None:
+        """Return the mask (n,) of the records that may be found; None for all of them.
+
+        alive: mask (n,) of the records that were not deleted.
+        """
+        test = compile_filter(filter)
+        if not filter:
+            return None if alive.all() else alive
+        key = _written(filter)
+        mask = None if key is None else self._masks.get(key)
+        if mask is None:
+            passed = (
+                is_alive and test(record.metadata)
+                for is_alive, record in zip(alive.tolist(), records, strict=True)
+            )
+            mask = np.fromiter(passed, bool, len(alive))
+        if key is not None:
+            self._masks[key] = mask
+            self._masks.move_to_end(key)
+            if len(self._masks) > _MASKS_KEPT:
+                self._masks.popitem(last=False)
+        return mask
+
+
+def _written(filter: Filter) -> str | None:
+    """Return a filter as text; None for one that cannot be written down."""
+    try:
+        return json.dumps(filter, sort_keys=True)
+    except (TypeError, ValueError):
+        return None

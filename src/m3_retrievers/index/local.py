@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,31 +11,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse as sp
 
-from m3_retrievers.errors import (
-    DuplicateIdError,
-    InputError,
-    MissingOutputError,
-    SavedIndexError,
-)
+from m3_retrievers import markup
+from m3_retrievers.errors import DuplicateIdError, InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
-from m3_retrievers.index.dense import DenseIndex, GrowingRows
-from m3_retrievers.index.filters import compile_filter
-from m3_retrievers.index.inverted import InvertedIndex
-from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
+from m3_retrievers.index.dense import GrowingRows
+from m3_retrievers.index.filters import FilteredRows
+from m3_retrievers.index.legs import STORED, Legs
+from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.storage import read_generation, write_generation
-from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
-from m3_retrievers.packed import Floats, MultiVectors
-from m3_retrievers.records import check_ids
+from m3_retrievers.packed import Floats
+from m3_retrievers.records import check_ids, check_k, stored_record
 from m3_retrievers.representations import Mode, Output, Query, Ranking, Record, Representations
-
-STORED: tuple[Output, ...] = ("dense", "sparse", "colbert")
 
 # Deleted rows stay until there are this many and they outnumber the live ones, so that a
 # delete costs nothing and memory stays below twice what the documents need.
 _DEAD_ROWS_KEPT = 1_000
-_MASKS_KEPT = 16
 
 
 class LocalIndex:
@@ -58,20 +47,12 @@ class LocalIndex:
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
     ) -> None:
-        unknown = [mode for mode in modes if mode not in STORED]
-        if isinstance(modes, str) or unknown:
-            raise InputError(f"modes expects a list of some of {STORED}, got {modes!r}.")
-        self._stored: tuple[Output, ...] = tuple(mode for mode in STORED if mode in modes)
         self._lock = threading.RLock()
         self._records: list[Record] = []
         self._row_of: dict[str, int] = {}
         self._alive = GrowingRows(np.empty(0, bool))
-        self._masks: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
-        self._dense = DenseIndex()
-        self._sparse = InvertedIndex()
-        self._colbert = MultiVectorIndex(dtype=colbert_dtype)
-        self._weighted = None if weighting is None else WeightedIndex(weighting)
-        self._widths: dict[str, int] = {}
+        self._filtered = FilteredRows()
+        self._legs = Legs(modes, weighting=weighting, colbert_dtype=colbert_dtype)
         self.extra: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -83,21 +64,24 @@ class LocalIndex:
     def __repr__(self) -> str:
         return f"LocalIndex(documents={len(self)}, modes={sorted(self.modes)})"
 
+    def _repr_html_(self) -> str:
+        told = {"documents": len(self), "modes": ", ".join(sorted(self.modes))}
+        return markup.facts("LocalIndex", told)
+
     @property
     def modes(self) -> frozenset[Mode]:
         """The modes it scores."""
-        named = () if self._weighted is None else (self._weighted.weighting.name,)
-        return frozenset((*self._stored, *named))
+        return self._legs.modes
 
     @property
     def weighting(self) -> TermWeighting | None:
         """The term weights that depend on the collection, such as BM25's."""
-        return None if self._weighted is None else self._weighted.weighting
+        return self._legs.weighting
 
     @property
     def colbert_dtype(self) -> ColbertDtype:
         """The precision of the stored token vectors."""
-        return self._colbert.dtype
+        return self._legs.colbert.dtype
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -155,19 +139,9 @@ class LocalIndex:
         is not stored.
         """
         check_ids(ids, name="vectors")
-        wanted = self._stored if outputs is None else outputs
-        for name in wanted:
-            if name not in self._stored:
-                raise MissingOutputError(
-                    f"This index stores {self._stored}, got {name!r}. Build it with that mode."
-                )
         with self._lock:
-            rows = self._rows(ids)
-            return Representations(
-                dense=self._dense.rows[rows] if "dense" in wanted else None,
-                sparse=self._sparse.take(rows) if "sparse" in wanted else None,
-                colbert=self._colbert.packed.take(rows) if "colbert" in wanted else None,
-            )
+            wanted = self._legs.stored if outputs is None else outputs
+            return self._legs.vectors(self._rows(ids), wanted)
 
     def in_order(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that are known, each once, in order of insertion."""
@@ -185,28 +159,24 @@ class LocalIndex:
 
         k: None ranks all of them. Lexical modes leave out records that share no term.
         """
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
-            raise InputError(f"k expects an integer of at least 1, or None for all, got {k!r}.")
-        self._check_asked(query, mode)
+        if k is not None:
+            check_k(k)
         with self._lock:
-            admitted = self._admitted(filter)
-            rows, scores = self._search(query, mode, k, admitted)
+            alive = self._alive.rows
+            admitted = self._filtered.rows(filter, self._records, alive=alive)
+            rows, scores = self._legs.search(query, mode, k=k, admitted=admitted, alive=alive)
             return Ranking(tuple(self._records[row].id for row in rows), scores)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
         check_ids(ids, name="score")
-        self._check_asked(query, mode)
         with self._lock:
-            return self._score(query, mode, self._rows(ids))
+            return self._legs.score(query, mode, self._rows(ids), alive=self._alive.rows)
 
     def scale(self, query: Query, mode: Mode) -> float:
         """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
-        self._check_mode(mode)
-        if mode in STORED or self._weighted is None:
-            return 1.0
         with self._lock:
-            return self._weighted.scale(query.text, alive=self._alive.rows)
+            return self._legs.scale(query, mode, alive=self._alive.rows)
 
     # On disk
 
@@ -224,25 +194,14 @@ class LocalIndex:
         """
         with self._lock:
             live = self._live()
-            arrays: dict[str, NDArray[Any]] = {}
-            if "dense" in self._stored:
-                arrays["dense.vectors"] = self._dense.rows[live]
-            if "sparse" in self._stored:
-                matrix = self._sparse.take(live)
-                arrays |= csr_arrays("sparse", sp.csr_array(matrix.astype(np.float32)))
-            if "colbert" in self._stored:
-                vectors = self._colbert.take(live)
-                arrays |= {"colbert.vectors": vectors.vectors, "colbert.offsets": vectors.offsets}
-            if self._weighted is not None:
-                arrays |= self._weighted.arrays(live)
             write_generation(
                 folder,
-                arrays=arrays,
+                arrays=self._legs.arrays(live),
                 documents=[self._records[row] for row in live],
                 settings={
-                    "modes": list(self._stored),
-                    "colbert_dtype": self._colbert.dtype,
-                    "weighting": self._weighted and self._weighted.weighting.state(),
+                    "modes": list(self._legs.stored),
+                    "colbert_dtype": self.colbert_dtype,
+                    "weighting": self.weighting and self.weighting.state(),
                     "extra": dict(self.extra if extra is None else extra),
                 },
                 model=model,
@@ -262,98 +221,47 @@ class LocalIndex:
         makes the saved weighting again from its state (``BM25.from_state``).
         """
         saved = read_generation(folder, model=model)
-        settings, arrays = saved.settings, saved.arrays
-        if settings["weighting"] is not None and weighting is None:
+        settings, state = saved.settings, saved.settings["weighting"]
+        if state is not None and weighting is None:
             raise SavedIndexError(
-                f"The index in {str(folder)!r} has a {settings['weighting'].get('name', 'BM25')} "
-                "leg: load it with weighting=BM25.from_state, or through HybridRetriever.load."
+                f"The index in {str(folder)!r} has a {state.get('name', 'BM25')} leg: load it with "
+                "weighting=BM25.from_state, or through HybridRetriever.load."
             )
-        made = weighting(settings["weighting"]) if settings["weighting"] and weighting else None
-        index = cls(modes=settings["modes"], colbert_dtype=settings["colbert_dtype"])
-        index._records = saved.records
-        index._row_of = {record.id: row for row, record in enumerate(saved.records)}
-        index._alive = GrowingRows(np.ones(len(saved.records), bool))
+        index = cls()
+        index._legs = Legs.of_arrays(
+            saved.arrays,
+            modes=settings["modes"],
+            weighting=weighting(state) if state and weighting else None,
+            colbert_dtype=settings["colbert_dtype"],
+        )
+        index._number(saved.records)
         index.extra = settings["extra"]
-        if not saved.records:
-            index._weighted = None if made is None else WeightedIndex(made)
-            return index
-        if "dense" in index._stored:
-            index._dense = DenseIndex(arrays["dense.vectors"])
-            index._widths["dense"] = arrays["dense.vectors"].shape[1]
-        if "sparse" in index._stored:
-            matrix = csr_of("sparse", arrays)
-            index._sparse = InvertedIndex.from_matrix(matrix)
-            index._widths["sparse"] = matrix.shape[1]
-        if "colbert" in index._stored:
-            vectors = MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"])
-            index._colbert = MultiVectorIndex(vectors, dtype=settings["colbert_dtype"])
-            index._widths["colbert"] = vectors.dimension
-        if made is not None:
-            index._weighted = WeightedIndex(made, csr_of("bm25", arrays))
         return index
 
     # Inside; every caller holds the lock
 
     def _insert(self, records: Sequence[Record], representations: Representations) -> None:
-        kept = [_checked(record) for record in records]
+        kept = [stored_record(record) for record in records]
         ids = [record.id for record in kept]
         twice = len(set(ids)) != len(ids)
         if twice:
             repeated = next(id for at, id in enumerate(ids) if id in ids[:at])
             raise DuplicateIdError(f"expected each id once in a call, got {repeated!r} twice.")
-        widths = self._check_fit(len(kept), representations)
         if not kept:
             return
+        self._legs.check(representations, count=len(kept))
         first = len(self._records)
         with self._changing():
-            if "dense" in self._stored:
-                self._dense.append(representations.require("dense"))
-            if "sparse" in self._stored:
-                self._sparse.append(representations.require("sparse"))
-            if "colbert" in self._stored:
-                self._colbert.append(representations.require("colbert"))
-            if self._weighted is not None:
-                texts = [record.text for record in kept]
-                self._weighted.append(self._weighted.weighting.count(texts))
-            self._widths |= widths
+            self._legs.append([record.text for record in kept], representations)
             self._records += kept
             self._alive.append(np.ones(len(kept), bool))
             self._bury([id for id in ids if id in self._row_of])
             self._row_of.update((id, first + at) for at, id in enumerate(ids))
 
-    def _check_fit(self, count: int, representations: Representations) -> dict[str, int]:
-        """Return the width of each stored output; raises if one is missing or does not fit."""
-        if not count:
-            return {}
-        widths: dict[str, int] = {}
-        for name in self._stored:
-            value = representations.require(name)
-            width = value.dimension if name == "colbert" else value.shape[1]
-            held = self._widths.get(name, width)
-            if width != held:
-                raise InputError(
-                    f"This index holds {name} representations of width {held}, got {width}. "
-                    "Encode with the model and settings it was built with."
-                )
-            widths[name] = int(width)
-            numbers = {"sparse": "data", "colbert": "vectors"}.get(name)
-            if not np.all(np.isfinite(getattr(value, numbers) if numbers else value)):
-                raise InputError(
-                    f"expected finite {name} representations, got NaN or infinity among them. "
-                    "Check the model's weights and dtype."
-                )
-        if self._stored and len(representations) != count:
-            raise InputError(
-                f"expected a row of representations for each of {count} records, got "
-                f"{len(representations)}."
-            )
-        return widths
-
     def _bury(self, ids: Sequence[str]) -> None:
         rows = np.array([self._row_of.pop(id) for id in ids], np.int64)
         self._alive.rows[rows] = False
-        if "sparse" in self._stored:
-            self._sparse.delete(rows)
+        self._legs.delete(rows)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -367,7 +275,7 @@ class LocalIndex:
             yield
             done = True
         finally:
-            self._masks.clear()
+            self._filtered.clear()
             dead = len(self._records) - len(self)
             if not done or dead > max(_DEAD_ROWS_KEPT, len(self)):
                 self._compact()
@@ -377,20 +285,14 @@ class LocalIndex:
         # of two live rows with one id, left by an upsert cut short, the later one counts
         rows = {self._records[row].id: row for row in self._live()}
         live = np.array(sorted(rows.values()), np.int64)
-        self._records = [self._records[row] for row in live]
-        self._row_of = {record.id: row for row, record in enumerate(self._records)}
-        self._alive = GrowingRows(np.ones(len(live), bool))
-        # an index of no rows takes any width
-        if "dense" in self._stored:
-            self._dense = DenseIndex(self._dense.rows[live] if len(live) else None)
-        if "sparse" in self._stored:
-            self._sparse = InvertedIndex.from_matrix(self._sparse.take(live))
-        if "colbert" in self._stored:
-            kept = self._colbert.take(live) if len(live) else None
-            self._colbert = MultiVectorIndex(kept, dtype=self._colbert.dtype)
-        if self._weighted is not None:
-            counts = sp.csr_array(self._weighted.counts[live])
-            self._weighted = WeightedIndex(self._weighted.weighting, counts)
+        self._legs = self._legs.keep(live)
+        self._number([self._records[row] for row in live])
+
+    def _number(self, records: list[Record]) -> None:
+        """Take records as rows 0, 1, …, all of them alive."""
+        self._records = records
+        self._row_of = {record.id: row for row, record in enumerate(records)}
+        self._alive = GrowingRows(np.ones(len(records), bool))
 
     def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         unknown = [id for id in ids if id not in self._row_of]
@@ -400,94 +302,3 @@ class LocalIndex:
 
     def _live(self) -> NDArray[np.int64]:
         return np.flatnonzero(self._alive.rows)
-
-    def _admitted(self, filter: Filter | None) -> NDArray[np.bool_] | None:
-        """Return the rows that may be found, (n,); None for all of them."""
-        test = compile_filter(filter)
-        if not filter:
-            return None if len(self) == len(self._records) else self._alive.rows
-        key = _key(filter)
-        mask = None if key is None else self._masks.get(key)
-        if mask is None:
-            alive = self._alive.rows.tolist()
-            passed = (
-                is_alive and test(record.metadata)
-                for is_alive, record in zip(alive, self._records, strict=True)
-            )
-            mask = np.fromiter(passed, bool, len(alive))
-        if key is not None:
-            self._masks[key] = mask
-            self._masks.move_to_end(key)
-            if len(self._masks) > _MASKS_KEPT:
-                self._masks.popitem(last=False)
-        return mask
-
-    def _search(
-        self, query: Query, mode: Mode, k: int | None, admitted: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.int64], Floats]:
-        asked = query.representations
-        if mode == "dense":
-            vector = asked.require("dense")[0]
-            return self._dense.search(vector, k=k, admitted=admitted)
-        if mode == "sparse":
-            return self._sparse.search(asked.require("sparse"), k=k, admitted=admitted)
-        if mode == "colbert":
-            return self._colbert.search(asked.require("colbert"), k=k, admitted=admitted)
-        assert self._weighted is not None  # _check_mode saw to it
-        return self._weighted.search(query.text, k=k, alive=self._alive.rows, admitted=admitted)
-
-    def _score(self, query: Query, mode: Mode, rows: NDArray[np.int64]) -> Floats:
-        asked = query.representations
-        if mode == "dense":
-            return self._dense.score(asked.require("dense")[0], rows)
-        if mode == "sparse":
-            return self._sparse.score(asked.require("sparse"), rows)
-        if mode == "colbert":
-            return self._colbert.score(asked.require("colbert"), rows)
-        assert self._weighted is not None  # _check_mode saw to it
-        return self._weighted.score(query.text, rows, alive=self._alive.rows)
-
-    def _check_asked(self, query: Query, mode: Mode) -> None:
-        self._check_mode(mode)
-        if mode in STORED and len(query.representations) > 1:
-            raise InputError(
-                f"A query expects the representations of one text, got "
-                f"{len(query.representations)}: pass one query a call."
-            )
-
-    def _check_mode(self, mode: Mode) -> None:
-        if mode not in self.modes:
-            raise MissingOutputError(
-                f"This index scores {sorted(self.modes)}, got {mode!r}. Build it with that mode."
-            )
-
-
-def _checked(record: Record) -> Record:
-    """Return a record of our own, its metadata as JSON keeps it."""
-    if not isinstance(record.id, str) or not isinstance(record.text, str):
-        raise InputError(
-            f"expected records with a string id and text, got id {record.id!r:.60} and text "
-            f"{record.text!r:.60}."
-        )
-    kept = {}
-    for key, value in record.metadata.items():
-        try:
-            kept[key] = json.loads(json.dumps(value))
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"metadata expects JSON values, got {value!r:.60} under {key!r} of document "
-                f"{record.id!r} ({error}). Turn it into a string or a number first."
-            ) from error
-        if not isinstance(key, str):
-            raise InputError(
-                f"metadata expects string keys, got {key!r:.60} in document {record.id!r}."
-            )
-    return Record(record.id, record.text, kept)
-
-
-def _key(filter: Filter) -> str | None:
-    """Return a name for a filter's mask; None for a filter that cannot be written down."""
-    try:
-        return json.dumps(filter, sort_keys=True)
-    except (TypeError, ValueError):
-        return None

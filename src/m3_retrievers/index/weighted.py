@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def csr_arrays(name: str, matrix: sp.csr_array) -> dict[str, NDArray[Any]]:
     }
 
 
-def csr_of(name: str, arrays: dict[str, NDArray[Any]]) -> sp.csr_array:
+def csr_of(name: str, arrays: Mapping[str, NDArray[Any]]) -> sp.csr_array:
     """Return the matrix that ``csr_arrays`` took apart."""
     parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
     rows, columns = arrays[f"{name}.shape"].tolist()
