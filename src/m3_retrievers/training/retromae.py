@@ -8,6 +8,7 @@ masked-word loss. Works for BERT and XLM-RoBERTa on transformers 5.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,22 +18,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForMaskedLM, set_seed
 
 from m3_retrievers.encoder.batching import plan_batches
-from m3_retrievers.encoder.checkpoint import CONFIG_FILE, Source, locate, quiet_transformers
-from m3_retrievers.encoder.forward import Padded, pad, pool
+from m3_retrievers.encoder.checkpoint import (
+    CONFIG_FILE,
+    Checkpoint,
+    Source,
+    load,
+    locate,
+    quiet_transformers,
+)
+from m3_retrievers.encoder.forward import pad
 from m3_retrievers.encoder.heads import HeadSpec
-from m3_retrievers.encoder.pieces import Piece, check_texts, cut, find_frame, tokenize
+from m3_retrievers.encoder.pieces import Piece, check_texts, cut, tokenize
 from m3_retrievers.errors import CheckpointError, InputError, TrainingDataError
+from m3_retrievers.training.decoding import MaskedBatch, RetroMAELosses, RetroMAEModule
+from m3_retrievers.training.gather import world
 from m3_retrievers.training.guards import check_loss
 from m3_retrievers.training.loop import Job, batches_needed, run_job
-from m3_retrievers.training.masking import Vocabulary, mask_words, visible_rows
+from m3_retrievers.training.masking import Vocabulary, mask_words
 
-# Hidden states turned into logits at once: 1,024 of them over 250,002 pieces are 1 GB.
-_LOGITS_AT_ONCE = 1024
+# Backbones whose embeddings, and way to count positions, the decoder knows.
+_KINDS = ("bert", "roberta", "xlm-roberta")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +75,10 @@ class RetroMAESettings:
                 raise InputError(
                     f"{name} expects a share between 0 and 1, got {getattr(self, name)!r}."
                 )
-        for name, least in (("max_length", 4), ("tokens", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} expects at least {least}, got {getattr(self, name)!r}.")
+        least = {"max_length": 4, "tokens": 1, "steps": 1, "accumulate": 1}
+        for name, bound in {**least, "save_every": 1, "log_every": 1}.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} expects at least {bound}, got {getattr(self, name)!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +87,6 @@ class Pretrained:
 
     folder: Path
     log: tuple[Mapping[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MaskedBatch:
-    """Pieces as they are and as the encoder reads them; masked: (b, l) what it must predict."""
-
-    clean: Padded
-    shown: Tensor
-    masked: Tensor
 
 
 def pretrain(
@@ -98,127 +98,31 @@ def pretrain(
 ) -> Pretrained:
     """Pre-train a backbone on raw texts and save it, for ``train`` and M3Encoder to load.
 
-    A checkpoint without a masked-language head gets a new one, tied to its embeddings. Raises
-    TrainingDataError where no text holds a token, CheckpointError for another architecture.
+    A checkpoint without a masked-language head gets a new one, tied to its embeddings. resume: go
+    on from the last complete checkpoint in ``settings.out``, if there is one. Raises
+    TrainingDataError where no text holds a token, CheckpointError for another architecture,
+    InputError where ``max_length`` is more than the model has, or the checkpoint was made with
+    other settings or texts.
     """
+    checked = check_texts(texts if isinstance(texts, Sequence) else list(texts))
     set_seed(settings.seed)
     source = locate_backbone(settings.model)
-    tokenizer, module = open_module(source, settings)
+    model, module = open_module(source, settings)
     module.train()
-    pieces = _pieces(tokenizer, check_texts(list(texts)), settings)
+    pieces = _pieces(model, checked, settings)
     job = Job(
         module=module,
         plan=_Plan(pieces, settings),
-        collate=_Masker(tokenizer, module, settings),
+        collate=_Masker(model, settings),
         run=_step,
         settings=settings,
-        described=asdict(settings),
+        described={**asdict(settings), "texts": _digest(pieces)},
     )
     log = run_job(job, resume=resume, show_progress=show_progress)
-    return Pretrained(_save(module, tokenizer, source, Path(settings.out)), log)
-
-
-class RetroMAEModule(nn.Module):
-    """The encoder with its masked-language head, and the one-layer decoder."""
-
-    def __init__(self, masked_model: Any, settings: RetroMAESettings, pooling: str) -> None:
-        super().__init__()
-        self.model = masked_model
-        self.pooling = pooling
-        self.settings = settings
-        config = masked_model.config
-        self.decoder = DecoderLayer(
-            config.hidden_size, config.num_attention_heads, config.intermediate_size
-        )
-        for name, parameter in self.backbone.named_parameters():
-            if "pooler" in name.split("."):
-                parameter.requires_grad_(False)
-
-    @property
-    def backbone(self) -> Any:
-        """The encoder that is kept."""
-        return self.model.base_model
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    def forward(self, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-        """Return the encoder's and the decoder's mean loss over the tokens each predicts."""
-        clean = batch.clean
-        hidden = self.backbone(
-            input_ids=batch.shown, attention_mask=clean.mask.long()
-        ).last_hidden_state
-        encoder = self._loss(hidden[batch.masked], clean.ids[batch.masked])
-        places = clean.heads if self.pooling == "cls" else clean.mask
-        sentence = pool(hidden, places)
-        predicted = clean.mask & ~clean.heads
-        predicted[torch.arange(len(predicted)), clean.mask.sum(1) - 1] = False  # SEP
-        decoded = self.decode(sentence, clean)
-        return encoder, self._loss(decoded[predicted], clean.ids[predicted])
-
-    def decode(self, sentence: Tensor, clean: Padded) -> Tensor:
-        """Return (b, l, h): each position rebuilt from the sentence's vector and its own view."""
-        embeddings = self.backbone.embeddings
-        stream = embeddings(input_ids=clean.ids)
-        stream = torch.cat([sentence[:, None], stream[:, 1:]], dim=1)
-        length = clean.ids.shape[1]
-        # RoBERTa's family counts positions from padding + 1
-        first = self.backbone.config.pad_token_id + 1 if "roberta" in self._kind else 0
-        positions = torch.arange(first, first + length, device=clean.ids.device)
-        queries = sentence[:, None] + embeddings.position_embeddings(positions)
-        seen = visible_rows(clean.mask, self.settings.decoder_mask, None)
-        decoded: Tensor = self.decoder(queries, stream, seen)
-        return decoded
-
-    @property
-    def _kind(self) -> str:
-        return str(self.backbone.config.model_type)
-
-    def _loss(self, hidden: Tensor, wanted: Tensor) -> Tensor:
-        """Return the mean cross-entropy of hidden states (t, h), some logits at a time."""
-        head = self.model.cls if hasattr(self.model, "cls") else self.model.lm_head
-
-        def part(states: Tensor, ids: Tensor) -> Tensor:
-            return functional.cross_entropy(head(states).float(), ids, reduction="sum")
-
-        sums = [
-            checkpoint(part, states, ids, use_reentrant=False)
-            for states, ids in zip(
-                torch.split(hidden, _LOGITS_AT_ONCE),
-                torch.split(wanted, _LOGITS_AT_ONCE),
-                strict=True,
-            )
-        ]
-        return torch.stack(sums).sum() / max(1, len(wanted))
-
-
-class DecoderLayer(nn.Module):
-    """One transformer layer whose queries and keys come from different streams."""
-
-    def __init__(self, width: int, heads: int, inner: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-        self.norm_attention = nn.LayerNorm(width)
-        self.norm_out = nn.LayerNorm(width)
-
-    def forward(self, queries: Tensor, stream: Tensor, seen: Tensor) -> Tensor:
-        """Return (b, l, h) from queries and stream (b, l, h) under the mask seen (b, l, l)."""
-        q, k, v = (
-            part(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, l, h/heads)
-            for part, states in ((self.query, queries), (self.key, stream), (self.value, stream))
-        )
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
-        mixed = self.norm_attention(queries + self.out(attended.transpose(1, 2).flatten(2)))
-        result: Tensor = self.norm_out(mixed + self.down(functional.gelu(self.up(mixed))))
-        return result
+    out = Path(settings.out)
+    if world()[0] == 0:
+        _save(module, model.tokenizer, source, out)
+    return Pretrained(out, log)
 
 
 def locate_backbone(model: str) -> Source:
@@ -226,39 +130,55 @@ def locate_backbone(model: str) -> Source:
     return locate(model, heads=HeadSpec(sparse=False, colbert="identity"))
 
 
-def open_module(source: Source, settings: RetroMAESettings) -> tuple[Any, RetroMAEModule]:
-    """Return the tokenizer and the module. Raises CheckpointError for what is no BERT or XLM-R."""
-    from transformers import AutoTokenizer
+def open_module(source: Source, settings: RetroMAESettings) -> tuple[Checkpoint, RetroMAEModule]:
+    """Return the checkpoint and the module that trains its backbone, in float32.
 
+    Raises CheckpointError for what is incomplete, or no BERT or XLM-RoBERTa.
+    """
     if source.adapter is not None:
         raise CheckpointError(
             f"{source.name!r} is a delta on {source.adapter.backbone!r}; RetroMAE trains a whole "
             "backbone. Give that one."
         )
-    with quiet_transformers():
-        try:
-            model = AutoModelForMaskedLM.from_pretrained(source.folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{source.folder} cannot be loaded with a masked-language head: {error}"
-            ) from error
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-    if not (hasattr(model, "cls") or hasattr(model, "lm_head")) or tokenizer.mask_token_id is None:
+    model = load(source, device=torch.device("cpu"), dtype=torch.float32)
+    kind = model.backbone.config.model_type  # type: ignore[union-attr]
+    if kind not in _KINDS or model.tokenizer.mask_token_id is None:
         raise CheckpointError(
-            f"RetroMAE expects a BERT or an XLM-RoBERTa, got {type(model).__name__}."
+            f"RetroMAE expects a BERT or an XLM-RoBERTa whose tokenizer has a mask token, got "
+            f"{kind!r} with the mask token {model.tokenizer.mask_token!r}. Choose such a backbone."
         )
-    return tokenizer, RetroMAEModule(model, settings, source.pooling)
+    if settings.max_length > model.max_length:
+        raise InputError(
+            f"max_length expects at most {model.max_length} tokens, which is what {source.name!r} "
+            f"reads, got {settings.max_length}. Lower it; longer texts become several pieces."
+        )
+    with quiet_transformers():
+        masked = AutoModelForMaskedLM.from_pretrained(
+            source.folder, local_files_only=True, dtype=torch.float32
+        )
+    # the backbone as load() checked it; the head is the folder's own, or new where it has none
+    setattr(masked, masked.base_model_prefix, model.backbone)
+    masked.tie_weights()
+    module = RetroMAEModule(masked, decoder_mask=settings.decoder_mask, pooling=source.pooling)
+    return model, module
 
 
-def _pieces(tokenizer: Any, texts: Sequence[str], settings: RetroMAESettings) -> list[Piece]:
+def _pieces(model: Checkpoint, texts: Sequence[str], settings: RetroMAESettings) -> list[Piece]:
     """Return the texts as pieces of at most ``max_length`` tokens, without those that have none."""
-    tokens = [one for one in tokenize(tokenizer, texts) if len(one.ids)]
+    tokens = [one for one in tokenize(model.tokenizer, texts) if len(one.ids)]
     if not tokens:
         raise TrainingDataError(
             f"Pre-training expects texts with tokens, got {len(texts)} without any. Give raw texts."
         )
-    frame = find_frame(tokenizer)
-    return cut(tokens, frame, max_length=settings.max_length, truncation="windows")
+    return cut(tokens, model.frame, max_length=settings.max_length, truncation="windows")
+
+
+def _digest(pieces: Sequence[Piece]) -> str:
+    """Return what tells one list of texts from another."""
+    sha = hashlib.sha256()
+    for piece in pieces:
+        sha.update(piece.ids.tobytes())
+    return sha.hexdigest()
 
 
 class _Plan(Sequence[tuple[int, list[Piece]]]):
@@ -288,11 +208,10 @@ class _Plan(Sequence[tuple[int, list[Piece]]]):
 class _Masker:
     """Turns the pieces of a step into a masked batch."""
 
-    def __init__(self, tokenizer: Any, module: RetroMAEModule, settings: RetroMAESettings) -> None:
-        self._vocabulary = Vocabulary.of(tokenizer, module.backbone.config.vocab_size)
-        self._pad_id = tokenizer.pad_token_id
-        frame = find_frame(tokenizer)
-        self._frame = (len(frame.before), len(frame.after))
+    def __init__(self, model: Checkpoint, settings: RetroMAESettings) -> None:
+        self._vocabulary = Vocabulary.of(model.tokenizer, model.vocabulary_size)
+        self._pad_id = model.pad_id
+        self._frame = (len(model.frame.before), len(model.frame.after))
         self._settings = settings
 
     def __call__(self, item: tuple[int, Sequence[Piece]]) -> MaskedBatch:
@@ -309,24 +228,16 @@ class _Masker:
 
 
 def _step(module: nn.Module, batch: MaskedBatch, done: int) -> tuple[Tensor, Mapping[str, float]]:
-    device = next(module.parameters()).device
-    clean = batch.clean
-    moved = MaskedBatch(
-        Padded(clean.ids.to(device), clean.mask.to(device), clean.heads.to(device)),
-        batch.shown.to(device),
-        batch.masked.to(device),
-    )
-    encoder, decoder = module(moved)
-    total = encoder + decoder
-    check_loss(float(total.detach()), step=done)
-    return total, {
-        "encoder": float(encoder.detach()),
-        "decoder": float(decoder.detach()),
-        "texts": float(len(clean.ids)),
+    losses: RetroMAELosses = module(batch.to(next(module.parameters()).device))
+    check_loss(float(losses.total.detach()), step=done)
+    return losses.total, {
+        "encoder": float(losses.encoder.detach()),
+        "decoder": float(losses.decoder.detach()),
+        "texts": float(len(batch.shown)),
     }
 
 
-def _save(module: RetroMAEModule, tokenizer: Any, source: Source, out: Path) -> Path:
+def _save(module: RetroMAEModule, tokenizer: Any, source: Source, out: Path) -> None:
     """Write the backbone without decoder and masked-language head, as a model without heads."""
     out.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
@@ -340,4 +251,3 @@ def _save(module: RetroMAEModule, tokenizer: Any, source: Source, out: Path) -> 
     if source.max_length is not None:
         config["max_length"] = source.max_length
     (out / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    return out
