@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quality import read_lines
-
 from m3_retrievers.training import Example, write_examples
 
 # queries held out for validation
@@ -176,6 +174,11 @@ def write_collection(folder: Path, one: TrainingSet, valid: Sequence[Pair]) -> N
     judged = [f"{pair.query_id}\t{id}\t1" for pair in valid for id in dict.fromkeys(pair.positives)]
     lines = ["query-id\tcorpus-id\tscore", *judged]
     (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
