@@ -11,6 +11,7 @@ import reference
 from m3_retrievers import (
     BM25,
     HeadSpec,
+    Hit,
     HybridRetriever,
     HybridWeights,
     LocalIndex,
@@ -24,11 +25,13 @@ from m3_retrievers.errors import (
     MissingOutputError,
     TruncationWarning,
 )
-from m3_retrievers.explain import Alignment, compare, explain
+from m3_retrievers.explain import Alignment, compare, explain, plot
+from m3_retrievers.explain.explaining import _placed
 from m3_retrievers.explain.highlight import document_segments, excerpt, segments
 from m3_retrievers.explain.plot import best_stretch
 from m3_retrievers.explain.words import occurrences
 from m3_retrievers.lexical.tokenizers import BigramTokenizer, SubwordTokenizer, WordTokenizer
+from m3_retrievers.packed import TokenWeight
 
 DOCUMENTS = [
     "A librarian finds the one page that matters.",
@@ -396,3 +399,60 @@ def test_without_matplotlib_the_message_says_what_to_install(retriever, monkeypa
         why.plot()
     with pytest.raises(InputError, match="width"):
         why.plot(width=0)
+
+
+def test_an_explanation_says_when_the_index_is_no_longer_the_searched_one(encoder):
+    retriever = filled(encoder, legs=("dense", "bm25"))
+    hit = retriever.search("the page", k=1)[0]
+    assert explain("the page", hit, retriever=retriever).notes == ()
+    retriever.add(["the page"] * 20)
+    (note,) = explain("the page", hit, retriever=retriever).notes
+    assert note.startswith(f"The hit's bm25 score is {hit.scores['bm25']:.4f}, ")
+    told = " ".join(explain("elsewhere", hit, retriever=retriever).notes)
+    assert "hit's colbert score" in told
+
+
+def test_a_hit_made_by_hand_is_explained_and_not_called_fused(retriever):
+    (note,) = explain("page", Hit("a", "the page", 0.0), retriever=retriever).notes
+    assert "no shares" in note
+    assert "fusing" not in note
+
+
+@pytest.mark.parametrize(
+    ("text", "mark", "whole"),
+    [
+        ("👩‍💻 x", (0, 1), "👩‍💻"),
+        ("👩‍💻 x", (2, 3), "👩‍💻"),
+        ("👍🏽 x", (0, 1), "👍🏽"),
+        ("🇩🇪🇫🇷 x", (2, 3), "🇫🇷"),
+        ("पुस्तक", (1, 2), "पु"),
+        ("e\u0301a", (1, 2), "e\u0301"),
+        ("\u1112\u1161\u11ab\u1100", (0, 1), "\u1112\u1161\u11ab"),
+    ],
+)
+def test_no_mark_cuts_a_visible_character(text, mark, whole):
+    parts = segments(text, [(*mark, 1.0, 0.0)])
+    assert [text[p.start : p.end] for p in parts if p.lexical] == [whole]
+    assert "".join(text[p.start : p.end] for p in parts) == text
+
+
+def test_a_vowel_sign_belongs_to_the_token_that_holds_it():
+    first, second = (TokenWeight(5, "प", 0, 1, 0.0), TokenWeight(6, "ुस्तक", 1, 6, 0.0))
+    assert _placed(first, "पुस्तक", second.start) == first
+    alone = TokenWeight(5, "é", 0, 1, 0.0)
+    assert _placed(alone, "e\u0301a", 2).end == 2
+
+
+def test_decomposed_hangul_is_found():
+    text = unicodedata.normalize("NFD", "한국어 페이지")
+    ((start, end),) = occurrences("한국어", text, BM25())
+    assert unicodedata.normalize("NFC", text[start:end]) == "한국어"
+
+
+def test_a_label_that_no_font_draws_is_its_place(monkeypatch):
+    held = {"plain": frozenset(map(ord, "ab…")), "far": frozenset(map(ord, "図")), "none": set()}
+    monkeypatch.setattr(plot, "_families", lambda: {name: name for name in held})
+    monkeypatch.setattr(plot, "_glyphs", held.__getitem__)
+    families, drawn = plot._fonts(["▁ab", "図", "ह"])
+    assert families == ["plain", "far"]
+    assert plot._labels(["▁ab", "図", "ह"], range(3), drawn) == ["ab", "図", "#3"]

@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from m3_retrievers import Hit, HybridRetriever, M3Encoder, ReciprocalRankFusion
+from m3_retrievers import Hit, HybridRetriever, M3Encoder, ReciprocalRankFusion, markup
 from m3_retrievers.explain import compare, explain, html
+from m3_retrievers.representations import Hits
 
 HOSTILE = [
     "<script>alert('x')</script> the page",
@@ -160,3 +161,34 @@ def test_an_empty_document_is_shown(encoder):
     retriever.add([""], ids=["a"])
     (hit,) = retriever.search("", k=1)
     assert "score" in text_of(explain("", hit, retriever=retriever)._repr_html_())
+
+
+@pytest.mark.parametrize("shown", [Hit("<i>", "<b>page", 1.0), Hits([Hit("<i>", "<b>page", 1.0)])])
+def test_hits_show_themselves_in_notebooks(shown):
+    assert "<b>page" in text_of(shown._repr_html_())
+
+
+def test_a_part_of_a_list_of_hits_is_shown_too(retriever):
+    hits = Hits(retriever.search("the page", k=3))
+    assert hits[:2] == list(hits)[:2]
+    assert text_of(hits[:2]._repr_html_()) == text_of(html.hits(list(hits)[:2]))
+    assert text_of(Hits()[:5]._repr_html_()) == "No hits."
+
+
+def test_facts_are_escaped():
+    words = text_of(markup.facts("<script>", {"<b>": "<i>", "documents": 3}))
+    assert words == "<script><b><i>documents3"
+
+
+def test_a_right_to_left_text_begins_at_its_own_side():
+    page = Hit("a", "وجدت أمينة المكتبة", 1.0)._repr_html_()
+    assert re.search(r'<div dir="auto" style="[^"]*text-align:start', page)
+
+
+def test_indexes_and_searches_show_themselves(retriever):
+    hits = retriever.search("the page", k=2)
+    assert text_of(hits._repr_html_()) == text_of(html.hits(hits))
+    assert "documents" in text_of(retriever._repr_html_())
+    assert "LocalIndex" in text_of(retriever.index._repr_html_())
+    (found,) = retriever.search_many(["the page"], k=2)
+    assert "score" in text_of(found._repr_html_())

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse as sp
 
+from m3_retrievers import markup
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.packed import Floats, MultiVectors, TokenTable
 
@@ -274,3 +275,28 @@ class Hit:
     scores: Mapping[str, float] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     contributions: Mapping[str, float] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return markup.hits([self])
+
+
+class Hits(list[Hit]):
+    """A list of hits, best first, that notebooks show as a table.
+
+    >>> found = Hits([Hit("a", "x", 2.0), Hit("b", "y", 1.0)])
+    >>> found == list(found), type(found[:1]).__name__, found[1].id
+    (True, 'Hits', 'b')
+    """
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> Hit: ...
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+    def __getitem__(self, at: SupportsIndex | slice) -> Hit | Hits:
+        """Return one hit, or some of them, which notebooks show as a table too."""
+        if isinstance(at, slice):
+            return Hits(super().__getitem__(at))
+        return super().__getitem__(at)
+
+    def _repr_html_(self) -> str:
+        return markup.hits(self)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from m3_retrievers import scoring
+from m3_retrievers import markup, scoring
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.pieces import check_texts
 from m3_retrievers.errors import DuplicateIdError, InputError, LexicalFallbackWarning
@@ -30,6 +30,7 @@ from m3_retrievers.packed import Floats
 from m3_retrievers.records import check_k, records_of
 from m3_retrievers.representations import (
     Hit,
+    Hits,
     HybridWeights,
     Metadata,
     Mode,
@@ -111,6 +112,16 @@ class HybridRetriever:
     def __repr__(self) -> str:
         return f"HybridRetriever({self.encoder.name!r}, legs={self.legs}, documents={len(self)})"
 
+    def _repr_html_(self) -> str:
+        told = {
+            "model": self.encoder.name,
+            "documents": len(self),
+            "legs": ", ".join(self.legs),
+            "weights": self.weights,
+            "fusion": self.fusion or "none: the hybrid score orders",
+        }
+        return markup.facts("HybridRetriever", told)
+
     # Documents in and out
 
     def add(
@@ -169,7 +180,7 @@ class HybridRetriever:
 
     # Search, and its steps
 
-    def search(self, query: str | Query, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+    def search(self, query: str | Query, *, k: int = 10, filter: Filter | None = None) -> Hits:
         """Return the k best hits, best first, among the documents the filter admits.
 
         query: a text, or what ``prepare`` made of one.
@@ -179,7 +190,7 @@ class HybridRetriever:
 
     async def asearch(
         self, query: str | Query, *, k: int = 10, filter: Filter | None = None
-    ) -> list[Hit]:
+    ) -> Hits:
         """Search in a thread; searches awaited together share forward passes."""
         return await asyncio.to_thread(self.search, query, k=k, filter=filter)
 
@@ -190,7 +201,7 @@ class HybridRetriever:
         k: int = 10,
         filter: Filter | None = None,
         show_progress: bool = False,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """Return the hits of each query; the queries are encoded in batches."""
         check_k(k)
         outputs = self._query_outputs()
@@ -304,11 +315,11 @@ class HybridRetriever:
     def _prepared(self, query: str | Query) -> Query:
         return query if isinstance(query, Query) else self.prepare(query)
 
-    def _search(self, query: Query, k: int, filter: Filter | None) -> list[Hit]:
+    def _search(self, query: Query, k: int, filter: Filter | None) -> Hits:
         rankings: dict[str, Ranking] = {
             leg: self.recall_leg(query, leg, filter=filter) for leg in self.legs
         }
-        return self.rank(query, rankings, k=k)
+        return Hits(self.rank(query, rankings, k=k))
 
     def _score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         if mode in self.index.modes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,9 @@ from m3_retrievers.explain.words import cluster_end, term_shares
 from m3_retrievers.packed import TokenWeight
 from m3_retrievers.representations import Hit, Mode, Output, Query, Representations
 from m3_retrievers.retriever import HybridRetriever
+
+# Far above what float16 vectors in a store cost (5e-4), far below another text's score.
+_TOLERANCE = 2e-3
 
 
 def explain(query: str, hit: Hit, *, retriever: HybridRetriever) -> Explanation:
@@ -44,7 +49,13 @@ def explain(query: str, hit: Hit, *, retriever: HybridRetriever) -> Explanation:
     if asked.colbert is not None and given.colbert is not None:
         vectors = as_stored(given.colbert, retriever.index)
         alignment = Alignment(asked.colbert[0] @ vectors[0].astype(np.float32).T)
-    notes = _notes(encoder, read_query, document, hit, tuple(terms))
+    found: dict[str, float] = {mode: math.fsum(t.score for t in of) for mode, of in terms.items()}
+    if alignment is not None:
+        found["colbert"] = alignment.score
+    notes = (
+        *_notes(encoder, read_query, document, hit, tuple(terms)),
+        *_disagreements(found, hit),
+    )
     return Explanation(read_query, document, hit, terms, alignment, notes)
 
 
@@ -78,7 +89,8 @@ def _read(
     encoder: M3Encoder, text: str, representations: Representations, *, query: bool
 ) -> ReadText:
     tokens: list[TokenWeight] = representations.require("tokens")[0]
-    seen = [_placed(token, text) for token in tokens]
+    starts = [*(token.start for token in tokens[1:]), len(text)]
+    seen = [_placed(one, text, following) for one, following in zip(tokens, starts, strict=False)]
     instruction = encoder.settings.query_instruction if query else ""
     total = len(tokenize(encoder.tokenizer, [instruction + text])[0].ids)
     unseen = total - len(seen)
@@ -87,15 +99,17 @@ def _read(
     return ReadText(text, tuple(seen), unseen, *_vectors(encoder, seen, query=query))
 
 
-def _placed(token: TokenWeight, text: str) -> TokenWeight:
+def _placed(token: TokenWeight, text: str, following: int) -> TokenWeight:
     """Return the token with the span of what a reader sees of it.
 
     XLM-R's tokenizer gives the bare word boundary ``▁`` the character that follows, which the
-    next token has too, and an accent typed as a combining mark to no token at all.
+    next token has too, and an accent typed as a combining mark to no token at all. A vowel
+    sign that the next token, from ``following`` on, begins with stays that token's.
     """
     if token.surface == "▁" or token.end <= token.start:
         return replace(token, end=token.start)
-    return replace(token, end=cluster_end(text, token.end))
+    end = cluster_end(text, token.end)
+    return replace(token, end=min(end, following) if following >= token.end else end)
 
 
 def _vectors(
@@ -143,9 +157,22 @@ def _notes(
             )
     if "bm25" in hit.scores and "bm25" not in terms:
         notes.append("The index keeps its BM25 to itself, so its score is not split into terms.")
-    if not hit.contributions:
+    if "fusion" in hit.scores:
         notes.append(
             "The hit's score comes from fusing ranked lists, not from a weighted sum: "
             "its modes have ranks, and no shares."
         )
+    elif not hit.contributions:
+        notes.append("The hit carries no shares: it is no result of a hybrid search.")
     return tuple(notes)
+
+
+def _disagreements(found: Mapping[str, float], hit: Hit) -> list[str]:
+    """Return a note for each mode in which the hit's score is not what both texts give now."""
+    return [
+        f"The hit's {mode} score is {hit.scores[mode]:.4f}, and its text now gives {value:.4f}: "
+        "the query, the model or the index is not the one of the search."
+        for mode, value in found.items()
+        if mode in hit.scores
+        and not math.isclose(value, hit.scores[mode], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3_retrievers.explain.explanation import Explanation, Span
-from m3_retrievers.explain.words import cluster_end
+from m3_retrievers.explain.words import cluster_end, cluster_start
 
 # Characters shown on each side of a match in a long text.
 _AROUND = 90
@@ -73,13 +73,13 @@ def _lexical_marks(explanation: Explanation, *, query: bool) -> Marks:
 def segments(text: str, marks: Marks) -> list[Segment]:
     """Return the text cut where marks (start, end, lexical, aligned) begin and end.
 
-    Where marks overlap, each strength is the largest. No cut falls before a combining mark.
+    Where marks overlap, each strength is the largest. No cut falls inside a visible character.
 
     >>> [(part.start, part.end, part.lexical) for part in segments("a page", [(2, 6, 1.0, 0.0)])]
     [(0, 2, 0.0), (2, 6, 1.0)]
     """
     whole = [
-        (start, cluster_end(text, end), lexical, aligned)
+        (cluster_start(text, start), cluster_end(text, end), lexical, aligned)
         for start, end, lexical, aligned in marks
         if end > start
     ]
@@ -129,7 +129,7 @@ def _at_words(text: str, span: Span) -> Span:
     first = text.find(" ", start, start + _WORD)
     last = text.rfind(" ", end - _WORD, end)
     if start > 0:
-        start = first + 1 if first >= 0 else cluster_end(text, start)
+        start = first + 1 if first >= 0 else cluster_start(text, start)
     if end < len(text):
         end = last if last > start else cluster_end(text, end)
     return start, end

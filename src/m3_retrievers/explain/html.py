@@ -1,4 +1,4 @@
-"""Explanations, comparisons and hits as HTML for notebooks; see ``explain.markup`` for how."""
+"""Explanations, comparisons and hits as HTML for notebooks; see ``markup`` for how."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from m3_retrievers.explain.highlight import (
     query_segments,
     within,
 )
-from m3_retrievers.explain.markup import (
+from m3_retrievers.markup import (
     COLOURS,
     TEXT,
     level,
@@ -25,7 +25,7 @@ from m3_retrievers.explain.markup import (
     table,
     where,
 )
-from m3_retrievers.explain.markup import hits as hits
+from m3_retrievers.markup import hits as hits
 
 if TYPE_CHECKING:
     from m3_retrievers.explain.comparison import Comparison
@@ -46,7 +46,7 @@ def explanation(shown: Explanation) -> str:
     notes = "".join(f'<div style="opacity:.75">{safe(note)}</div>' for note in shown.notes)
     return page(
         f'<div style="opacity:.75">{where(hit)}</div>'
-        f'<div dir="auto" style="font-weight:600;margin:.2em 0">{question}</div>'
+        f'<div dir="auto" style="font-weight:600;text-align:start;margin:.2em 0">{question}</div>'
         f"{_bar(hit.contributions, hit.score)}"
         f'<div dir="auto" style="{TEXT}">{_marked(text, parts, excerpt(text, parts))}</div>'
         f"{_legend(shown)}{terms_table}{notes}"

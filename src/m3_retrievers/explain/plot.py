@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,11 @@ def heat_map(explanation: Explanation, *, width: int = 40) -> Figure:
         linewidths=1.6,
         path_effects=[patheffects.withStroke(linewidth=3.2, foreground="black")],
     )
-    across = _labels(explanation.document.vector_labels, columns)
-    down = _labels(explanation.query.vector_labels, rows)
+    above, beside = explanation.document.vector_labels, explanation.query.vector_labels
+    families, drawn = _fonts([*(above[at] for at in columns), *beside])
+    across, down = _labels(above, columns, drawn), _labels(beside, rows, drawn)
     # parse_math: a text's dollars are no formulas
-    style: dict[str, Any] = {"family": _families(), "parse_math": False, "fontsize": "small"}
+    style: dict[str, Any] = {"family": families, "parse_math": False, "fontsize": "small"}
     axes.set_xticks(range(len(across)), across, rotation=90, **style)
     axes.set_yticks(range(len(down)), down, **style)
     numbered = [f"#{place + 1}" == label for place, label in zip(columns, across, strict=True)]
@@ -128,36 +129,59 @@ def _title(alignment: Alignment, columns: range, outside: int) -> str:
     return title
 
 
-def _labels(labels: Sequence[str], places: range) -> list[str]:
-    return [_readable(labels[place], place) for place in places]
+def _labels(labels: Sequence[str], places: range, drawn: frozenset[str]) -> list[str]:
+    return [_readable(labels[place], place, drawn) for place in places]
 
 
-def _readable(label: str, place: int) -> str:
-    """Return a token's spelling as the fonts at hand can draw it, else its place."""
-    spelled = label.removeprefix("##").lstrip("▁") or "␣"
+def _readable(label: str, place: int, drawn: frozenset[str]) -> str:
+    """Return a token's spelling, of characters in ``drawn``, else its place."""
+    spelled = _spelled(label)
     if len(spelled) > _LONGEST_LABEL:
         spelled = f"{spelled[: _LONGEST_LABEL - 1]}…"
-    drawn = all(
-        ord(one) in _glyphs() and unicodedata.category(one)[0] not in "CZ" for one in spelled
-    )
-    return spelled if drawn else f"#{place + 1}"
+    return spelled if drawn.issuperset(spelled) else f"#{place + 1}"
+
+
+def _spelled(label: str) -> str:
+    return label.removeprefix("##").lstrip("▁") or "␣"
+
+
+def _fonts(labels: Iterable[str]) -> tuple[list[str], frozenset[str]]:
+    """Return families that draw the labels between them, and the characters they draw.
+
+    A family is taken only where it draws something that those before it do not, so a machine
+    with many fonts opens few of them.
+    """
+    wanted = {one for label in labels for one in f"{_spelled(label)}…"}
+    open_ = {one for one in wanted if unicodedata.category(one)[0] not in "CZ"}
+    chosen: list[str] = []
+    drawn: set[str] = set()
+    for family, path in _families().items():
+        if not open_ - drawn and chosen:
+            break
+        more = {one for one in open_ - drawn if ord(one) in _glyphs(path)}
+        if more or not chosen:
+            chosen.append(family)
+            drawn |= more
+    return chosen, frozenset(drawn)
 
 
 @cache
-def _families() -> list[str]:
+def _families() -> dict[str, str]:
+    """Return the file of each regular family, matplotlib's own and the widely known ones first."""
     from matplotlib import font_manager
 
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    return [family for family in _FAMILIES if family in there]
+    there = {
+        font.name: font.fname
+        for font in font_manager.fontManager.ttflist
+        if font.style == "normal" and font.weight == 400 and "Last Resort" not in font.name
+    }  # the last resort draws a box with a name in it for everything
+    order = (*(family for family in _FAMILIES if family in there), *sorted(there))
+    return {family: there[family] for family in order}
 
 
 @cache
-def _glyphs() -> frozenset[int]:
-    """Return the code points that the families at hand can draw."""
+def _glyphs(path: str) -> frozenset[int]:
+    """Return the code points that a font file can draw."""
     from matplotlib import font_manager
 
-    glyphs: set[int] = set()
-    for family in _families():
-        path = font_manager.findfont(family)
-        glyphs |= font_manager.get_font(path).get_charmap().keys()
-    return frozenset(glyphs)
+    return frozenset(font_manager.get_font(path).get_charmap())

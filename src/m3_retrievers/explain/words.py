@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TypeAlias
 
 from m3_retrievers.explain.explanation import Span, TermShare
 from m3_retrievers.lexical.bm25 import BM25
+
+Folded: TypeAlias = tuple[str, list[Span]]
+
+# Regional indicators, two of which are a flag.
+_FLAGS = frozenset(map(chr, range(0x1F1E6, 0x1F200)))
+# What follows the character it belongs to, and is no mark: skin tones, vowel and final jamo.
+_TRAILING = (
+    ("\U0001f3fb", "\U0001f3ff"),
+    ("\u1160", "\u11ff"),
+    ("\ud7b0", "\ud7ff"),
+)
 
 
 def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
@@ -21,6 +33,7 @@ def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
     """
     asked = bm25.query(query)
     impacts = bm25.impacts(bm25.query(text)).toarray()[0]
+    folds = _folded(query), _folded(text)
     shares = []
     for term in dict.fromkeys(bm25.tokenizer(query)):
         column = bm25.column(term)
@@ -31,7 +44,10 @@ def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
         count, impact = float(only.data.sum()), float(impacts[column])
         score = count * impact + bm25.base(only)
         if score:
-            spans = occurrences(term, query, bm25), occurrences(term, text, bm25)
+            spans = [
+                _places(term, whole, fold, bm25)
+                for whole, fold in zip((query, text), folds, strict=True)
+            ]
             shares.append(TermShare(term, score, count, impact, *spans))
     return tuple(sorted(shares, key=lambda share: -share.score))
 
@@ -46,7 +62,11 @@ def occurrences(term: str, text: str, bm25: BM25) -> tuple[Span, ...]:
     >>> occurrences("straße".casefold(), "Die STRASSE, die Straßen, die Straße.", BM25())
     ((4, 11), (30, 36))
     """
-    folded, origin = _folded(text)
+    return _places(term, text, _folded(text), bm25)
+
+
+def _places(term: str, text: str, fold: Folded, bm25: BM25) -> tuple[Span, ...]:
+    folded, origin = fold
     wanted = term.removeprefix("##").lstrip("▁").casefold()
     found, at = [], folded.find(wanted) if wanted else -1
     while at >= 0:
@@ -57,8 +77,10 @@ def occurrences(term: str, text: str, bm25: BM25) -> tuple[Span, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _folded(text: str) -> tuple[str, list[Span]]:
+def _folded(text: str) -> Folded:
     """Return the text as BM25's tokenizers fold it, and for each of its characters the source."""
+    if text.isascii():
+        return text.casefold(), [(at, at + 1) for at in range(len(text))]
     folded: list[str] = []
     origin: list[Span] = []
     start = 0
@@ -71,8 +93,35 @@ def _folded(text: str) -> tuple[str, list[Span]]:
     return "".join(folded), origin
 
 
+def cluster_start(text: str, start: int) -> int:
+    """Return the last place up to ``start`` at which a visible character begins."""
+    while 0 < start < len(text) and _joined(text, start):
+        start -= 1
+    return start
+
+
 def cluster_end(text: str, end: int) -> int:
-    """Return the first place from ``end`` on that is no combining mark, selector or joiner."""
-    while end < len(text) and unicodedata.category(text[end]) in ("Mn", "Mc", "Me"):
+    """Return the first place from ``end`` on at which a visible character begins.
+
+    Marks, selectors, joiners, skin tones, the second half of a flag and the later jamo of a
+    Hangul syllable go with what is before them.
+
+    >>> cluster_end("cafe\u0301s", 4)
+    5
+    """
+    while 0 < end < len(text) and _joined(text, end):
         end += 1
     return end
+
+
+def _joined(text: str, at: int) -> bool:
+    """Return whether the characters before and after a place are drawn as one."""
+    after = text[at]
+    if unicodedata.category(after)[0] == "M" or "\u200d" in (text[at - 1], after):
+        return True
+    if after in _FLAGS:
+        before = at
+        while before > 0 and text[before - 1] in _FLAGS:
+            before -= 1
+        return (at - before) % 2 == 1
+    return any(first <= after <= last for first, last in _TRAILING)

@@ -58,6 +58,14 @@ def ask(store: M3VectorStore, mode: str, **options: Any) -> list[tuple[str, floa
     return list(zip(result.ids, result.similarities, strict=True))
 
 
+def same(found: list[tuple[str, float]], expected: list[tuple[str, float]]) -> bool:
+    """Equal ids in order, and scores: a part of a matrix product may round otherwise than all."""
+    scores = [score for _, score in expected]
+    return [id for id, _ in found] == [id for id, _ in expected] and (
+        [score for _, score in found] == pytest.approx(scores, abs=1e-5)
+    )
+
+
 # Modes
 
 
@@ -159,21 +167,20 @@ def test_filters_hold_in_every_mode(store: M3VectorStore, mode: str) -> None:
     odd = [(id, score) for id, score in everything if int(id) % 2]
     assert [id for id, _ in ask(store, mode, filters=ODD)] == [id for id, _ in odd]
     first = [(id, score) for id, score in everything if int(id) < 3]
-    assert ask(store, mode, doc_ids=["doc-0"]) == first
+    assert same(ask(store, mode, doc_ids=["doc-0"]), first)
     some = [(id, score) for id, score in everything if id in "024"]
-    assert ask(store, mode, node_ids=["4", "2", "0", "99"]) == some
-    assert ask(store, mode, node_ids=[]) == everything
-    assert ask(store, mode, node_ids=["1", "2"], filters=ODD, doc_ids=["doc-0"]) == [
-        (id, score) for id, score in everything if id == "1"
-    ]
+    assert same(ask(store, mode, node_ids=["4", "2", "0", "99"]), some)
+    assert same(ask(store, mode, node_ids=[]), everything)
+    one = [(id, score) for id, score in everything if id == "1"]
+    assert same(ask(store, mode, node_ids=["1", "2"], filters=ODD, doc_ids=["doc-0"]), one)
 
 
 def test_filters_apply_before_the_top_k(store: M3VectorStore) -> None:
     for mode in ("default", "hybrid"):
         last = ask(store, mode)[-1]
-        assert ask(store, mode, similarity_top_k=1, node_ids=[last[0]]) == [last]
+        assert same(ask(store, mode, similarity_top_k=1, node_ids=[last[0]]), [last])
         n = MetadataFilters(filters=[MetadataFilter(key="n", value=int(last[0]))])
-        assert ask(store, mode, similarity_top_k=1, filters=n) == [last]
+        assert same(ask(store, mode, similarity_top_k=1, filters=n), [last])
 
 
 def test_nested_filters(store: M3VectorStore) -> None:

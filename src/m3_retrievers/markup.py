@@ -1,4 +1,4 @@
-"""The pieces that HTML for notebooks is made of, and the table of hits.
+"""The pieces that HTML for notebooks is made of, and the tables of hits and of facts.
 
 Everything that comes from a text, an id, metadata or a vocabulary is escaped. Inline styles
 only, no scripts, no fixed background: colours are translucent over what the page inherits, so
@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-
-from m3_retrievers.representations import Hit
+from typing import Any, Protocol
 
 # Red, green, blue of each mode: readable as a tint on white and on black.
 COLOURS = {
@@ -21,7 +20,7 @@ COLOURS = {
     "colbert": "16,185,129",
 }
 GREY = "128,128,128"
-TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;margin:.5em 0"
+TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;text-align:start;margin:.5em 0"
 _NAMES = {"bm25": "BM25", "colbert": "ColBERT"}
 # What orders a list, and is a hit's score already.
 _SUMS = ("hybrid", "fusion")
@@ -31,7 +30,30 @@ _TEXT_SHOWN, _METADATA_SHOWN = 240, 160
 _UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-def hits(shown: Sequence[Hit]) -> str:
+class Answer(Protocol):
+    """What is shown of a ``Hit``, which lives in a row that may import this one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+    @property
+    def scores(self) -> Mapping[str, float]: ...
+    @property
+    def contributions(self) -> Mapping[str, float]: ...
+
+
+def facts(title: str, told: Mapping[str, object]) -> str:
+    """Return a title and a table of names and values: what an index or a retriever is."""
+    rows = [[safe(name), safe(value)] for name, value in told.items()]
+    return page(f"<b>{safe(title)}</b>{table([], rows)}")
+
+
+def hits(shown: Sequence[Answer]) -> str:
     """Return a table of hits: place, id, text, and each mode's own score."""
     if not shown:
         return page('<div style="opacity:.75">No hits.</div>')
@@ -51,7 +73,7 @@ def hits(shown: Sequence[Hit]) -> str:
     return page(table(heads, rows, text_column=1) + _mode_legend(shown))
 
 
-def _mode_legend(shown: Sequence[Hit]) -> str:
+def _mode_legend(shown: Sequence[Answer]) -> str:
     modes = dict.fromkeys(mode for hit in shown for mode in hit.contributions)
     told = " &nbsp; ".join(f"{swatch(mode)} {safe(name_of(mode))}" for mode in modes)
     return f'<div style="opacity:.85">share of the score: {told}</div>' if told else ""
@@ -76,7 +98,7 @@ def name_of(mode: str) -> str:
     return _NAMES.get(mode, mode)
 
 
-def where(hit: Hit) -> str:
+def where(hit: Answer) -> str:
     """Return the hit's id and the start of its metadata on one line."""
     about = " · ".join(f"{key}: {value}" for key, value in hit.metadata.items())
     about = shortened(about, _METADATA_SHOWN)
