@@ -128,6 +128,7 @@ def test_the_papers_protocol_counts_a_missing_leg_as_nothing(encoder, collection
         assert paper.runs["colbert"][query][0] == order(c, reranked)
         assert paper.runs["all"][query][0] == order(0.5 * d + 0.7 * s + c, reranked)
     assert "protocol 'paper', legs to depth 1" in replace(paper, recall=1000).caption()
+    assert "the dense top 3 reordered" in paper.caption()
 
 
 def test_measures_are_those_of_the_field():

@@ -90,6 +90,8 @@ def evaluate(
         idle = [name for name, each in parts.items() if len(each) > 1 and not _some(weights, each)]
         parts = {name: each for name, each in parts.items() if name not in idle}
         notes += tuple(f"left out: {name} (its weights are 0)" for name in idle)
+    if protocol == "paper" and any("colbert" in names for names in parts.values()):
+        notes += (f"with ColBERT, the dense top {_PAPER_RERANKED} reordered",)
     needed = tuple(dict.fromkeys(mode for names in parts.values() for mode in names))
     queries, documents = representations or represent(
         encoder, collection, outputs=needed, show_progress=show_progress

@@ -31,7 +31,8 @@ GRID = tuple(
 class Tuned:
     """weights: the best on the tuning queries, of ``tried`` settings. tuned: its mean there.
 
-    before, after: the mean on the other queries with the model's own weights and with these.
+    before, after: the mean on the other queries with the model's own weights and with these;
+    ``tuned`` is of other queries, so compare these two with each other only.
     trials: every setting and its mean on the tuning queries, best first.
     """
 
