@@ -1,6 +1,5 @@
 """Every notebook runs from a clean kernel without a network, and shows what is committed."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def test_a_notebook_is_committed_whole_and_clean(path: Path) -> None:
     assert {"text/html", "image/png"} & set(kinds), "expected something to look at"
     counts = [cell.execution_count for cell in committed.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
-    assert os.path.expanduser("~") not in path.read_text("utf-8")
+    assert str(Path.home()) not in path.read_text("utf-8")
 
 
 def test_all_six_are_there() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from m3_retrievers.errors import (
     LexicalFallbackWarning,
 )
 from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.representations import Record
 from m3_retrievers.scoring import by_mode
 
 DOCUMENTS = [
@@ -207,6 +209,16 @@ def test_upsert_replaces_and_delete_removes(retriever):
     assert "d0" not in {hit.id for hit in retriever.search(QUERY, k=8)}
 
 
+def test_records_are_stored_as_their_parts_are(retriever, encoder):
+    records = [replace(record, text=record.text + "!") for record in retriever.get(["d3", "d1"])]
+    records.append(Record("new", "a new page", {"even": True}))
+    assert retriever.upsert_records(iter(records), chunk_size=2) == ["d3", "d1", "new"]
+    assert retriever.get(["d3", "d1", "new"]) == records
+    assert len(retriever) == len(DOCUMENTS) + 1
+    with pytest.raises(DuplicateIdError, match="'new' twice"):
+        HybridRetriever(encoder).upsert_records([records[-1], records[-1]], chunk_size=1)
+
+
 def test_an_interruption_keeps_what_was_added_before_it(encoder):
     retriever = HybridRetriever(encoder)
 
@@ -240,6 +252,16 @@ def test_the_bar_counts_documents_and_is_off_by_default(encoder, capsys):
 
 
 # Legs, weights, fusion
+
+
+def test_a_document_deleted_between_recall_and_ranking_takes_no_score_of_its_neighbour(encoder):
+    retriever = filled(HybridRetriever(encoder, fusion=ReciprocalRankFusion()))
+    query = retriever.prepare(QUERY)
+    rankings = {leg: retriever.recall_leg(query, leg) for leg in retriever.legs}
+    whole = retriever.rank(query, rankings, k=8)
+    retriever.delete([whole[1].id])
+    left = retriever.rank(query, rankings, k=8)
+    assert left == [whole[0], *whole[2:]]
 
 
 @pytest.mark.parametrize("fusion", [ReciprocalRankFusion(), WeightedSum()])

@@ -8,12 +8,8 @@ result (BGE-M3 paper, arXiv 2402.03216, section 3.2 and 4).
 from __future__ import annotations
 
 import asyncio
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,9 +17,20 @@ from tqdm.auto import tqdm
 from m3_retrievers import markup, scoring
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.pieces import check_texts
-from m3_retrievers.errors import DuplicateIdError, InputError, LexicalFallbackWarning
-from m3_retrievers.fusion import fusion_from_state
-from m3_retrievers.index.base import Filter, Index, SavableIndex
+from m3_retrievers.errors import InputError
+from m3_retrievers.hybrid import saving
+from m3_retrievers.hybrid.hits import fused_hits, scored_hits
+from m3_retrievers.hybrid.settings import (
+    DEFAULT_LEGS,
+    RetrievalSettings,
+    encoded_modes,
+    scored_modes,
+    usable_legs,
+)
+from m3_retrievers.hybrid.settings import Fusion as Fusion
+from m3_retrievers.hybrid.settings import Recall as Recall
+from m3_retrievers.hybrid.storing import store
+from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.packed import Floats
@@ -40,31 +47,6 @@ from m3_retrievers.representations import (
     Record,
     Representations,
 )
-
-Fusion = Callable[[Mapping[str, Ranking]], Ranking]
-
-LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """How many documents each leg recalls; None ranks every document.
-
-    lexical counts for each lexical leg (sparse, bm25). The paper recalls 1000 a leg.
-    """
-
-    dense: int | None = 100
-    lexical: int | None = 100
-
-    def __post_init__(self) -> None:
-        for name, depth in (("dense", self.dense), ("lexical", self.lexical)):
-            if depth is not None:
-                check_k(depth, name=f"recall {name}")
-
-    @classmethod
-    def everything(cls) -> Recall:
-        """Return a recall that scores the whole collection, for an exact hybrid ranking."""
-        return cls(dense=None, lexical=None)
 
 
 class HybridRetriever:
@@ -87,17 +69,17 @@ class HybridRetriever:
         encoder: M3Encoder,
         index: Index | None = None,
         *,
-        legs: Sequence[Mode] = ("dense", "sparse"),
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
     ) -> None:
         self.encoder = encoder
-        self.legs = _legs(legs, encoder)
+        self.legs = usable_legs(legs, encoder)
         self.recall = recall or Recall()
         self.fusion = fusion
         self.weights = weights or encoder.default_weights
-        self._modes = self._scored_modes()
+        self._modes = scored_modes(self.legs, self.weights, encoder)
         self.index: Index = index if index is not None else self._new_index()
         absent = [leg for leg in self.legs if leg not in self.index.modes]
         if absent:
@@ -140,7 +122,14 @@ class HybridRetriever:
         all finished chunks in the index. Raises DuplicateIdError for an id given twice or
         already known (``upsert`` replaces), InputError for what is no text.
         """
-        return self._store(self.index.add, texts, ids, metadata, show_progress, chunk_size)
+        return store(
+            self.index,
+            self.encoder,
+            _records(texts, ids, metadata),
+            replace=False,
+            show_progress=show_progress,
+            chunk_size=chunk_size,
+        )
 
     def upsert(
         self,
@@ -152,7 +141,22 @@ class HybridRetriever:
         chunk_size: int = 256,
     ) -> list[str]:
         """Add documents as ``add`` does, replacing those whose id is known."""
-        return self._store(self.index.upsert, texts, ids, metadata, show_progress, chunk_size)
+        return self.upsert_records(
+            _records(texts, ids, metadata), show_progress=show_progress, chunk_size=chunk_size
+        )
+
+    def upsert_records(
+        self, records: Iterable[Record], *, show_progress: bool = False, chunk_size: int = 256
+    ) -> list[str]:
+        """Add documents as ``upsert`` does, each given as one record of id, text, metadata."""
+        return store(
+            self.index,
+            self.encoder,
+            records,
+            replace=True,
+            show_progress=show_progress,
+            chunk_size=chunk_size,
+        )
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove documents; returns the ids that were there."""
@@ -225,7 +229,8 @@ class HybridRetriever:
         """Return the k best hits of what the legs recalled, by fusion or by the hybrid score."""
         check_k(k)
         if self.fusion is not None:
-            return self._fused(self.fusion, rankings, k)
+            fused = self.fusion(rankings)
+            return fused_hits(self.index.get(fused.ids[:k]), fused, rankings)
         # in order of insertion, which breaks ties; what another thread deleted meanwhile is out
         candidates = self.index.in_order([id for found in rankings.values() for id in found.ids])
         if not candidates:
@@ -238,19 +243,15 @@ class HybridRetriever:
         shares = scoring.contributions(weighed, self.weights, scales)
         hybrid = scoring.hybrid(weighed, self.weights, scales=scales)
         best = np.argsort(-hybrid, kind="stable")[:k]
-        return self._hits(candidates, best, hybrid, {**scores, "hybrid": hybrid}, shares)
+        records = self.index.get([candidates[row] for row in best])
+        return scored_hits(records, best, {**scores, "hybrid": hybrid}, shares)
 
     # On disk
 
     def save(self, folder: str | Path) -> None:
         """Write index and settings to a folder; see ``index.storage`` for how it is kept safe."""
-        index = self.index
-        if not isinstance(index, SavableIndex):
-            raise InputError(
-                f"save expects an index that lives in this process, got {type(index).__name__}, "
-                "which keeps its documents itself. Nothing needs saving."
-            )
-        index.save(folder, model=self._model(), extra=self._state())
+        settings = RetrievalSettings(self.legs, self.recall, self.fusion, self.weights)
+        saving.save(folder, self.index, self.encoder, settings)
 
     @classmethod
     def load(cls, folder: str | Path, encoder: M3Encoder) -> HybridRetriever:
@@ -259,58 +260,24 @@ class HybridRetriever:
         Raises IndexModelError if another model built it, IndexCorruptError for a file that
         is torn or changed, SavedIndexError for a folder that holds no index.
         """
-
-        def weighting(state: Mapping[str, Any]) -> BM25:
-            # a subword BM25 counts the model's own tokens; others do without the model
-            subword = encoder.tokenizer if state["tokenizer"]["kind"] == "subword" else None
-            return BM25.from_state(state, subword=subword)
-
-        model = {"name": encoder.name, "fingerprint": encoder.fingerprint}
-        index = LocalIndex.load(folder, model=model, weighting=weighting)
-        state = index.extra
+        index, settings = saving.load(folder, encoder)
         return cls(
             encoder,
             index,
-            legs=state.get("legs", tuple(leg for leg in LEGS if leg in index.modes)),
-            recall=Recall(**state.get("recall", {})),
-            fusion=fusion_from_state(state["fusion"]) if state.get("fusion") else None,
-            weights=HybridWeights(**state["weights"]) if "weights" in state else None,
+            legs=settings.legs,
+            recall=settings.recall,
+            fusion=settings.fusion,
+            weights=settings.weights,
         )
-
-    def _model(self) -> dict[str, str]:
-        return {"name": self.encoder.name, "fingerprint": self.encoder.fingerprint}
-
-    def _state(self) -> dict[str, Any]:
-        state = getattr(self.fusion, "state", None)
-        if self.fusion is not None and state is None:
-            raise InputError(
-                f"save expects a fusion that can be written down, got {self.fusion!r}. Use "
-                "ReciprocalRankFusion or WeightedSum, or set it again after loading."
-            )
-        return {
-            "legs": list(self.legs),
-            "recall": asdict(self.recall),
-            "weights": asdict(self.weights),
-            "fusion": state() if state else None,
-        }
 
     # Inside
 
-    def _scored_modes(self) -> tuple[Mode, ...]:
-        """Return the modes of the hybrid score: the legs, and what the weights ask of the model."""
-        dense: tuple[Mode, ...] = ("dense",)
-        colbert: tuple[Mode, ...] = ("colbert",)
-        wants_dense = "dense" in self.legs or self.weights.dense > 0
-        wants_colbert = self.weights.colbert > 0 and "colbert" in self.encoder.outputs
-        lexical = tuple(leg for leg in self.legs if leg != "dense")
-        return (*(dense if wants_dense else ()), *lexical, *(colbert if wants_colbert else ()))
-
     def _new_index(self) -> LocalIndex:
-        stored = tuple(mode for mode in self._modes if mode != "bm25")
-        return LocalIndex(modes=stored, weighting=BM25() if "bm25" in self.legs else None)
+        weighting = BM25() if "bm25" in self.legs else None
+        return LocalIndex(modes=encoded_modes(self._modes), weighting=weighting)
 
     def _query_outputs(self) -> tuple[Output, ...]:
-        return tuple(mode for mode in self._modes if mode != "bm25") or ("dense",)
+        return encoded_modes(self._modes) or ("dense",)
 
     def _prepared(self, query: str | Query) -> Query:
         return query if isinstance(query, Query) else self.prepare(query)
@@ -328,115 +295,10 @@ class HybridRetriever:
         scores: Floats = scoring.by_mode(mode, query.representations, documents)[0]
         return scores
 
-    def _fused(self, fusion: Fusion, rankings: Mapping[str, Ranking], k: int) -> list[Hit]:
-        fused = fusion(rankings)
-        place = {leg: {id: at for at, id in enumerate(r.ids)} for leg, r in rankings.items()}
-        hits = []
-        for at, record in enumerate(self.index.get(fused.ids[:k])):
-            legs = {leg: place[leg][record.id] for leg in rankings if record.id in place[leg]}
-            scores = {leg: float(rankings[leg].scores[row]) for leg, row in legs.items()}
-            score = float(fused.scores[at])
-            hits.append(
-                Hit(
-                    id=record.id,
-                    text=record.text,
-                    score=score,
-                    metadata=record.metadata,
-                    scores={**scores, "fusion": score},
-                    ranks={**{leg: row + 1 for leg, row in legs.items()}, "fusion": at + 1},
-                )
-            )
-        return hits
 
-    def _hits(
-        self,
-        candidates: Sequence[str],
-        best: np.ndarray[Any, np.dtype[np.intp]],
-        order: Floats,
-        scores: Mapping[str, Floats],
-        shares: Mapping[str, Floats],
-    ) -> list[Hit]:
-        ranks = {mode: _ranks(values) for mode, values in scores.items()}
-        records = self.index.get([candidates[at] for at in best])
-        return [
-            Hit(
-                id=record.id,
-                text=record.text,
-                score=float(order[at]),
-                metadata=record.metadata,
-                scores={mode: float(values[at]) for mode, values in scores.items()},
-                ranks={mode: int(places[at]) for mode, places in ranks.items()},
-                contributions={mode: float(values[at]) for mode, values in shares.items()},
-            )
-            for at, record in zip(best, records, strict=True)
-        ]
-
-    def _store(
-        self,
-        put: Callable[[Sequence[Record], Representations], None],
-        texts: Iterable[str],
-        ids: Iterable[str] | None,
-        metadata: Iterable[Metadata] | None,
-        show_progress: bool,
-        chunk_size: int,
-    ) -> list[str]:
-        check_k(chunk_size, name="chunk_size")
-        replace = put == self.index.upsert
-        records: Iterable[Record] = records_of(texts, ids, metadata)
-        if isinstance(texts, Sequence):
-            records = list(records)
-            self._check_ids([record.id for record in records], replace=replace)
-        outputs: tuple[Output, ...] = tuple(m for m in self.index.modes if m != "bm25")
-        total = len(records) if isinstance(records, list) else None
-        stored: list[str] = []
-        source = iter(records)
-        with tqdm(total=total, disable=not show_progress, desc="index", unit="doc") as bar:
-            while chunk := list(islice(source, chunk_size)):
-                self._check_ids([record.id for record in chunk], replace=replace)
-                passages = [record.text for record in chunk]
-                put(
-                    chunk,
-                    self.encoder.encode_documents(passages, outputs=outputs)
-                    if outputs
-                    else Representations(),
-                )
-                stored += [record.id for record in chunk]
-                bar.update(len(chunk))
-        return stored
-
-    def _check_ids(self, ids: Sequence[str], *, replace: bool) -> None:
-        seen: set[str] = set()
-        for id in ids:
-            if id in seen:
-                raise DuplicateIdError(f"ids expects each id once, got {id!r} twice.")
-            if not replace and id in self.index:
-                raise DuplicateIdError(
-                    f"add expects new ids, got {id!r}, which is in the index. "
-                    "Use upsert to replace it, or another id."
-                )
-            seen.add(id)
-
-
-def _legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
-    if isinstance(legs, str) or not legs or len(set(legs)) != len(legs):
-        raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r}.")
-    for leg in legs:
-        if leg not in LEGS:
-            raise InputError(f"legs expects some of {LEGS}, got {leg!r}.")
-    if "sparse" not in legs or "sparse" in encoder.outputs:
-        return tuple(legs)
-    kept = tuple(dict.fromkeys("bm25" if leg == "sparse" else leg for leg in legs))
-    warnings.warn(
-        f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg. "
-        f"Pass legs={kept} to choose this yourself.",
-        LexicalFallbackWarning,
-        stacklevel=3,
-    )
-    return kept
-
-
-def _ranks(scores: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return each position's rank, from 1; ties in order of position."""
-    ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks
+def _records(
+    texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
+) -> Iterable[Record]:
+    """Return checked records: of a list a list, of a generator a generator."""
+    records = records_of(texts, ids, metadata)
+    return list(records) if isinstance(texts, Sequence) else records

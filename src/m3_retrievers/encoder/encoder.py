@@ -16,21 +16,24 @@ from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
 from m3_retrievers.encoder.batching import run_batches
-from m3_retrievers.encoder.checkpoint import (
-    Checkpoint,
-    Pooling,
-    Source,
-    fingerprint,
-    load,
-    locate,
-)
+from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.forward import forward, pad
 from m3_retrievers.encoder.heads import HeadSpec
-from m3_retrievers.encoder.pieces import Tokens, Truncation, check_texts, cut, tokenize
-from m3_retrievers.encoder.settings import DType, Settings, choose_device, choose_dtype
-from m3_retrievers.errors import InputError, MissingHeadError
+from m3_retrievers.encoder.pairs import distinct
+from m3_retrievers.encoder.pieces import Truncation, check_texts, cut, tokenize
+from m3_retrievers.encoder.settings import (
+    DType,
+    Settings,
+    choose_budget,
+    choose_device,
+    choose_dtype,
+    choose_outputs,
+)
+from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
+from m3_retrievers.errors import InputError
+from m3_retrievers.records import check_k
 from m3_retrievers.representations import (
     ALL_OUTPUTS,
     HybridWeights,
@@ -38,10 +41,6 @@ from m3_retrievers.representations import (
     Representations,
     Scores,
 )
-
-# Tokens of a padded batch. Processors run best while a batch's activations stay in cache;
-# accelerators want enough work to fill them.
-_BUDGETS = {"cpu": 2_000, "cuda": 32_768, "mps": 8_192}
 
 
 class M3Encoder:
@@ -206,7 +205,7 @@ class M3Encoder:
         Threads that call this at the same time share a forward pass.
         """
         check_texts([text])
-        wanted = self._outputs(outputs)
+        wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._loading:
             shared = self._shared.setdefault(wanted, Coalesced(self._batch_encoder(wanted)))
         return shared(text)
@@ -224,8 +223,7 @@ class M3Encoder:
         For corpora that do not fit in memory: ``texts`` may be a generator, and is read no
         further than the chunk at hand.
         """
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise InputError(f"chunk_size expects an integer of at least 1, got {chunk_size!r}.")
+        check_k(chunk_size, name="chunk_size")
         if isinstance(texts, str):
             check_texts(texts)
         source = iter(texts)
@@ -245,18 +243,13 @@ class M3Encoder:
         Equal to FlagEmbedding's ``compute_score``, which names the fields. weights: None is
         the model's own. A text that occurs in several pairs is encoded once.
         """
-        weights = weights or self.default_weights
-        rows = [_pair(pair, position) for position, pair in enumerate(pairs)]
-        queries = list(dict.fromkeys(query for query, _ in rows))
-        documents = list(dict.fromkeys(document for _, document in rows))
-        q_place = {text: row for row, text in enumerate(queries)}
-        d_place = {text: row for row, text in enumerate(documents)}
+        split = distinct(pairs)
         return scoring.pair_scores(
-            self.encode_queries(queries),
-            self.encode_documents(documents),
-            np.array([q_place[query] for query, _ in rows], np.int64),
-            np.array([d_place[document] for _, document in rows], np.int64),
-            weights=weights,
+            self.encode_queries(split.queries),
+            self.encode_documents(split.documents),
+            split.q_rows,
+            split.d_rows,
+            weights=weights or self.default_weights,
         )
 
     def _batch_encoder(self, outputs: tuple[Output, ...]) -> Any:
@@ -274,11 +267,16 @@ class M3Encoder:
         outputs: Sequence[Output] | None,
         show_progress: bool = False,
     ) -> Representations:
-        wanted = self._outputs(outputs)
+        wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         if not texts:
             return self._nothing(wanted)
         model, settings = self.checkpoint, self.settings
-        tokens = self._tokens(texts, query=query, spans="tokens" in wanted)
+        tokens = tokenize(
+            model.tokenizer,
+            texts,
+            instruction=settings.query_instruction if query else "",
+            spans="tokens" in wanted,
+        )
         limit = settings.query_max_length if query else settings.document_max_length
         pieces = cut(
             tokens,
@@ -298,7 +296,7 @@ class M3Encoder:
             )
 
         lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
-        budget = settings.batch_tokens or _BUDGETS.get(self.device.type, _BUDGETS["cpu"])
+        budget = choose_budget(settings.batch_tokens, self.device)
         with (
             torch.inference_mode(),
             tqdm(total=len(pieces), disable=not show_progress, desc="encode", unit="text") as bar,
@@ -312,45 +310,11 @@ class M3Encoder:
             vocabulary_size=model.vocabulary_size,
         )
 
-    def _tokens(self, texts: list[str], *, query: bool, spans: bool) -> list[Tokens]:
-        instruction = self.settings.query_instruction if query else ""
-        tokens = tokenize(self.tokenizer, [instruction + text for text in texts], spans=spans)
-        if not (instruction and spans):
-            return tokens
-        # spans speak of the caller's text; the instruction's own tokens get the empty span 0-0
-        shift = len(instruction)
-        return [Tokens(t.ids, np.maximum(t.spans - shift, 0), t.surfaces) for t in tokens]  # type: ignore[operator]
-
     def _computed(self, wanted: tuple[Output, ...]) -> tuple[Output, ...]:
         """Add the term weights that the token table shows, where the model has them."""
         shows_weights = "tokens" in wanted and "sparse" in self.outputs and "sparse" not in wanted
         return (*wanted, "sparse") if shows_weights else wanted
 
-    def _outputs(self, outputs: Sequence[Output] | None) -> tuple[Output, ...]:
-        if outputs is None:
-            return self.outputs
-        known = (*ALL_OUTPUTS, "tokens")
-        for name in (outputs,) if isinstance(outputs, str) else outputs:
-            if name not in known:
-                raise InputError(f"outputs expects some of {known}, got {name!r}.")
-            if name not in (*self.outputs, "tokens"):
-                raise MissingHeadError(
-                    f"The output {name!r} expects a head that {self.name!r} does not have; it has "
-                    f"{self.outputs}. Leave it out, or load a model that has it."
-                )
-        if isinstance(outputs, str) or not outputs:
-            raise InputError(f"outputs expects a list with some of {known}, got {outputs!r}.")
-        return tuple(name for name in known if name in outputs)
-
     def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
         """Representations of no texts, with the right widths: a row of the empty text, less it."""
         return self._encode([""], query=False, outputs=wanted)[:0]
-
-
-def _pair(pair: tuple[str, str], position: int) -> tuple[str, str]:
-    fits = isinstance(pair, tuple | list) and len(pair) == 2
-    if not fits or not all(isinstance(text, str) for text in pair):
-        raise InputError(
-            f"expected pairs (query, document) of strings, got {pair!r:.80} at position {position}."
-        )
-    return pair[0], pair[1]

@@ -97,14 +97,17 @@ def find_frame(tokenizer: Any) -> Frame:
     return Frame(tuple(framed[:at]), tuple(framed[at + len(bare) :]))
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], *, spans: bool = False) -> list[Tokens]:
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, instruction: str = "", spans: bool = False
+) -> list[Tokens]:
     """Return the tokens of each text, uncut and unframed.
 
-    Lone surrogates, which no tokenizer accepts, become U+FFFD, one for one, so that
-    character spans stay true.
+    instruction: put before each text; spans speak of the text alone, so the instruction's own
+    tokens get the empty span 0-0. Lone surrogates, which no tokenizer accepts, become U+FFFD,
+    one for one, so that character spans stay true.
     """
     backend = tokenizer.backend_tokenizer  # the wrapper keeps state a call, and is not thread-safe
-    clean = [_SURROGATES.sub("\ufffd", text) for text in texts]
+    clean = [_SURROGATES.sub("\ufffd", instruction + text) for text in texts]
     if not spans:
         encoded = backend.encode_batch_fast(clean, add_special_tokens=False)
         return [Tokens(np.asarray(one.ids, np.int64)) for one in encoded]
@@ -112,7 +115,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, spans: bool = False) -> li
     return [
         Tokens(
             np.asarray(one.ids, np.int64),
-            np.asarray(one.offsets, np.int64).reshape(-1, 2),
+            np.maximum(np.asarray(one.offsets, np.int64).reshape(-1, 2) - len(instruction), 0),
             tuple(one.tokens),
         )
         for one in encoded

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 
 from m3_retrievers.encoder.pieces import TRUNCATIONS, Truncation
-from m3_retrievers.errors import InputError
+from m3_retrievers.errors import InputError, MissingHeadError
+from m3_retrievers.representations import ALL_OUTPUTS, Output
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Tokens of a padded batch. Processors run best while a batch's activations stay in cache;
+# accelerators want enough work to fill them.
+_BUDGETS = {"cpu": 2_000, "cuda": 32_768, "mps": 8_192}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +71,32 @@ def choose_dtype(dtype: DType, device: torch.device) -> torch.dtype:
     if dtype not in known:
         raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r}.")
     return known[dtype]
+
+
+def choose_budget(batch_tokens: int | None, device: torch.device) -> int:
+    """Return how many tokens a padded batch may have; None takes what suits the device."""
+    return batch_tokens or _BUDGETS.get(device.type, _BUDGETS["cpu"])
+
+
+def choose_outputs(
+    outputs: Sequence[Output] | None, *, has: tuple[Output, ...], model: str
+) -> tuple[Output, ...]:
+    """Return the outputs asked for, in the order of ``ALL_OUTPUTS``; None takes all of ``has``.
+
+    has: the outputs of the model, which can show its tokens, too. Raises InputError for an
+    unknown output or none, MissingHeadError for one that the model lacks.
+    """
+    if outputs is None:
+        return has
+    known = (*ALL_OUTPUTS, "tokens")
+    for name in (outputs,) if isinstance(outputs, str) else outputs:
+        if name not in known:
+            raise InputError(f"outputs expects some of {known}, got {name!r}.")
+        if name not in (*has, "tokens"):
+            raise MissingHeadError(
+                f"The output {name!r} expects a head that {model!r} does not have; it has "
+                f"{has}. Leave it out, or load a model that has it."
+            )
+    if isinstance(outputs, str) or not outputs:
+        raise InputError(f"outputs expects a list with some of {known}, got {outputs!r}.")
+    return tuple(name for name in known if name in outputs)

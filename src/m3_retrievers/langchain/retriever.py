@@ -17,19 +17,17 @@ from pydantic import InstanceOf, model_validator
 from typing_extensions import override
 
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import InputError
-from m3_retrievers.fusion import ReciprocalRankFusion
+from m3_retrievers.ensemble import FOREIGN_FUSION, check_doors, named_legs
+from m3_retrievers.hybrid.settings import DEFAULT_LEGS
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.filters import compile_filter
-from m3_retrievers.langchain.documents import documents_of, records_of, store
+from m3_retrievers.langchain.documents import documents_of, records_of
 from m3_retrievers.langchain.fused import fuse
 from m3_retrievers.langchain.legs import asearch, ls_params, search
 from m3_retrievers.langchain.lexical import LexicalRetriever
 from m3_retrievers.records import check_k
 from m3_retrievers.representations import HybridWeights, Mode
 from m3_retrievers.retriever import Fusion, HybridRetriever, Recall
-
-LEGS: tuple[Mode, ...] = ("dense", "sparse")
 
 
 class M3EnsembleRetriever(BaseRetriever):
@@ -58,18 +56,17 @@ class M3EnsembleRetriever(BaseRetriever):
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
-        if (self.hybrid is None) == (not self.retrievers):
-            raise InputError(
-                "M3EnsembleRetriever expects either hybrid= or a list retrievers=, got "
-                f"{self.hybrid!r} and {self.retrievers!r}. from_documents makes the first."
-            )
-        foreign_only = ("reranker", "fusion", "id_key")
-        misplaced = [name for name in foreign_only if getattr(self, name) is not None]
-        if self.hybrid is not None and misplaced:
-            raise InputError(
-                f"{misplaced} belong to retrievers=, got with hybrid=, which orders its hits "
-                "itself. Give fusion and weights to the HybridRetriever."
-            )
+        check_doors(
+            self.hybrid,
+            self.retrievers,
+            first="hybrid=",
+            made_by="from_documents",
+            foreign_only={
+                "reranker": self.reranker,
+                "fusion": self.fusion,
+                "id_key": self.id_key,
+            },
+        )
         return self
 
     @classmethod
@@ -79,7 +76,7 @@ class M3EnsembleRetriever(BaseRetriever):
         *,
         encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = LEGS,
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
@@ -91,7 +88,7 @@ class M3EnsembleRetriever(BaseRetriever):
         an id given twice.
         """
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        store(hybrid, records_of(documents), show_progress=show_progress)
+        hybrid.upsert_records(records_of(documents), show_progress=show_progress)
         return cls(hybrid=hybrid, k=k)
 
     @classmethod
@@ -103,7 +100,7 @@ class M3EnsembleRetriever(BaseRetriever):
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         k: int = 4,
-        legs: Sequence[Mode] = LEGS,
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
@@ -128,7 +125,7 @@ class M3EnsembleRetriever(BaseRetriever):
         *,
         encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = LEGS,
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
@@ -153,7 +150,7 @@ class M3EnsembleRetriever(BaseRetriever):
             return search(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
         found = {
             name: leg.invoke(query, {"callbacks": run_manager.get_child(name)}, **_own(leg, filter))
-            for name, leg in self._named()
+            for name, leg in named_legs(self.retrievers or ()).items()
         }
         fused = self._fuse(found, filter)
         if self.reranker is None:
@@ -173,13 +170,13 @@ class M3EnsembleRetriever(BaseRetriever):
         k = self._k(k)
         if self.hybrid is not None:
             return await asearch(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
-        named = self._named()
+        named = named_legs(self.retrievers or ())
         runs = [
             leg.ainvoke(query, {"callbacks": run_manager.get_child(name)}, **_own(leg, filter))
-            for name, leg in named
+            for name, leg in named.items()
         ]
         lists = await asyncio.gather(*runs)
-        found = {name: docs for (name, _), docs in zip(named, lists, strict=True)}
+        found = dict(zip(named, lists, strict=True))
         fused = await run_in_executor(None, self._fuse, found, filter)
         if self.reranker is None:
             return fused[:k]
@@ -191,17 +188,13 @@ class M3EnsembleRetriever(BaseRetriever):
         check_k(chosen)
         return chosen
 
-    def _named(self) -> list[tuple[str, RetrieverLike]]:
-        """Return the foreign legs under the names that tags and fusion weights use."""
-        return [(f"retriever_{n}", leg) for n, leg in enumerate(self.retrievers or (), start=1)]
-
     def _fuse(
         self, found: Mapping[str, Sequence[Document]], filter: Filter | None
     ) -> list[Document]:
         """Filter here too: what a foreign leg returns has not been through this filter."""
         passes = compile_filter(filter)
         admitted = {name: [d for d in docs if passes(d.metadata)] for name, docs in found.items()}
-        return fuse(admitted, self.fusion or ReciprocalRankFusion(), id_key=self.id_key)
+        return fuse(admitted, self.fusion or FOREIGN_FUSION, id_key=self.id_key)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -12,19 +12,18 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.ensemble import FOREIGN_FUSION, check_doors, named_legs
 from m3_retrievers.errors import InputError
-from m3_retrievers.fusion import ReciprocalRankFusion
+from m3_retrievers.hybrid.settings import DEFAULT_LEGS
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.llama_index.filters import Filters, to_filter
 from m3_retrievers.llama_index.fused import fuse
 from m3_retrievers.llama_index.legs import asearch, search
-from m3_retrievers.llama_index.nodes import store
+from m3_retrievers.llama_index.nodes import records_of
 from m3_retrievers.records import check_k
 from m3_retrievers.representations import HybridWeights, Mode
 from m3_retrievers.retriever import Fusion, HybridRetriever, Recall
-
-LEGS: tuple[Mode, ...] = ("dense", "sparse")
 
 
 class M3EnsembleRetriever(BaseRetriever):
@@ -58,18 +57,13 @@ class M3EnsembleRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
     ) -> None:
-        if (hybrid is None) == (not retrievers):
-            raise InputError(
-                "M3EnsembleRetriever expects either a HybridRetriever or a list retrievers=, got "
-                f"{hybrid!r} and {retrievers!r}. from_nodes makes the first."
-            )
-        foreign_only = {"reranker": reranker, "fusion": fusion, "id_key": id_key}
-        misplaced = [name for name, given in foreign_only.items() if given is not None]
-        if hybrid is not None and misplaced:
-            raise InputError(
-                f"{misplaced} belong to retrievers=, got with a HybridRetriever, which orders its "
-                "hits itself. Give fusion and weights to the HybridRetriever."
-            )
+        check_doors(
+            hybrid,
+            retrievers,
+            first="a HybridRetriever",
+            made_by="from_nodes",
+            foreign_only={"reranker": reranker, "fusion": fusion, "id_key": id_key},
+        )
         if hybrid is None and filters is not None:
             raise InputError(
                 "filters expects a HybridRetriever, got retrievers=. Give each retriever its own "
@@ -79,7 +73,7 @@ class M3EnsembleRetriever(BaseRetriever):
         self.hybrid = hybrid
         self.retrievers = list(retrievers or ())
         self.reranker = reranker
-        self.fusion = fusion or ReciprocalRankFusion()
+        self.fusion = fusion or FOREIGN_FUSION
         self.id_key = id_key
         self.k = k
         self._filter = to_filter(filters)
@@ -93,7 +87,7 @@ class M3EnsembleRetriever(BaseRetriever):
         *,
         encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = LEGS,
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
@@ -107,7 +101,7 @@ class M3EnsembleRetriever(BaseRetriever):
         an id given twice.
         """
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        store(hybrid, nodes, show_progress=show_progress)
+        hybrid.upsert_records(records_of(nodes), show_progress=show_progress)
         return cls(hybrid, k=k, filters=filters, callback_manager=callback_manager)
 
     @classmethod
@@ -117,7 +111,7 @@ class M3EnsembleRetriever(BaseRetriever):
         *,
         encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = LEGS,
+        legs: Sequence[Mode] = DEFAULT_LEGS,
         recall: Recall | None = None,
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
@@ -166,11 +160,7 @@ class M3EnsembleRetriever(BaseRetriever):
         return best[: self.k]
 
     def _fuse(self, found: Sequence[Sequence[NodeWithScore]]) -> list[NodeWithScore]:
-        """Fuse the legs, under the names that a fusion's weights use."""
-        legs: Mapping[str, Sequence[NodeWithScore]] = {
-            f"retriever_{number}": nodes for number, nodes in enumerate(found, start=1)
-        }
-        return [*fuse(legs, self.fusion, id_key=self.id_key)]
+        return [*fuse(named_legs(found), self.fusion, id_key=self.id_key)]
 
 
 def _own(query_bundle: QueryBundle) -> QueryBundle:

@@ -1,0 +1,219 @@
+"""Model folders: found, read without loading them, and identified by a fingerprint.
+
+A folder is laid out as on the hub's BAAI/bge-m3: the backbone's Hugging Face files plus
+``sparse_linear.pt`` and ``colbert_linear.pt``. A file ``m3_retrievers.json`` may state
+what differs from BGE-M3: ``{"pooling", "heads", "weights", "max_length"}``. A folder may
+also hold a low-rank delta instead of a backbone (see adapter.py): its configuration names
+the backbone it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from huggingface_hub import snapshot_download
+
+from m3_retrievers.encoder.adapter import Adapter, find_adapter
+from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
+from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini, sha256
+from m3_retrievers.errors import CheckpointError, InputError
+from m3_retrievers.representations import HybridWeights
+
+Pooling: TypeAlias = Literal["cls", "mean"]
+CONFIG_FILE = "m3_retrievers.json"
+
+# Other frameworks' weights on the hub, never read here.
+_NOT_NEEDED = ["flax_model.msgpack", "rust_model.ot", "tf_model.h5", "*.onnx", "onnx/*", "imgs/*"]
+# These change when a file is merely saved again.
+_VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+_TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model lies and how it is to be read, before anything heavy is loaded.
+
+    folder holds the backbone; heads_folder the heads and ``m3_retrievers.json`` (the same
+    folder, but where there is an adapter: a delta that is added to the backbone).
+    """
+
+    name: str
+    folder: Path
+    heads_folder: Path
+    heads: HeadSpec
+    pooling: Pooling
+    weights: HybridWeights
+    max_length: int | None
+    adapter: Adapter | None = None
+
+
+def locate(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    heads: HeadSpec | None = None,
+    pooling: Pooling | None = None,
+) -> Source:
+    """Return where a model lies: ``"m3-mini"``, a folder, or a hub id (downloaded or cached).
+
+    ``"m3-mini/backbone"`` is m3-mini before it was trained: no sparse head, and the hidden
+    states as ColBERT vectors.
+
+    Arguments that are not None win over what the model's files say. Raises CheckpointError
+    (or MissingHeadError) if something needed is not there.
+    """
+    name = str(name_or_path)
+    heads_folder = _find(name, revision)
+    adapter = find_adapter(heads_folder)
+    folder = heads_folder if adapter is None else _backbone_of(adapter)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} is expected to hold a Hugging Face model, and has no config.json. "
+            "Pass a model folder, a hub id such as 'BAAI/bge-m3', or 'm3-mini'."
+        )
+    source = _plain_mini(folder) if name == BACKBONE else _configured(name, folder, heads_folder)
+    source = replace(
+        source,
+        adapter=adapter,
+        heads=heads or source.heads,
+        pooling=pooling or source.pooling,
+    )
+    if source.pooling not in ("cls", "mean"):
+        raise InputError(f"pooling expects 'cls' or 'mean', got {source.pooling!r}.")
+    _head_files(source)
+    return source
+
+
+def fingerprint(source: Source, settings: dict[str, Any]) -> str:
+    """Return a SHA-256 over weights, heads, tokenizer, config and vector-shaping settings.
+
+    Every byte of the weights counts; at 2.3 GB this takes about two seconds.
+    """
+    digest = hashlib.sha256()
+    config = json.loads((source.folder / "config.json").read_text("utf-8"))
+    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
+    shape = {"pooling": source.pooling, **settings}
+    if source.adapter is not None:
+        shape["adapter_scale"] = source.adapter.scale
+    digest.update(json.dumps([stable, shape], sort_keys=True).encode())
+    files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
+    files += [] if source.adapter is None else source.adapter.files
+    for path in files:
+        digest.update(f"{path.name}:{sha256(path)}".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the file the vocabulary is read from.
+
+    transformers would make up an empty vocabulary where there is none.
+    """
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} is expected to hold a tokenizer ({', '.join(_TOKENIZER_FILES)}), and has none. "
+        "Copy the model's tokenizer there."
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files the backbone is read from, in name order."""
+    found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not found:
+        raise CheckpointError(
+            f"{folder} is expected to hold model.safetensors or pytorch_model.bin, and has "
+            "neither. Copy the model's weights there."
+        )
+    return found
+
+
+def _find(name: str, revision: str | None) -> Path:
+    """Return the folder that a name stands for."""
+    if name == MINI:
+        return locate_mini()
+    return locate_backbone() if name == BACKBONE else _folder(name, revision)
+
+
+def _backbone_of(adapter: Adapter) -> Path:
+    folder = _find(adapter.backbone, adapter.revision)
+    if find_adapter(folder) is not None:
+        raise CheckpointError(
+            f"{adapter.folder} is a delta on {adapter.backbone!r}, which is a delta itself, and "
+            "only one can be added. Train on the whole model, or on its backbone."
+        )
+    return folder
+
+
+def _plain_mini(folder: Path) -> Source:
+    return Source(
+        name=BACKBONE,
+        folder=folder,
+        heads_folder=folder,
+        heads=HeadSpec(sparse=False, colbert="identity"),
+        pooling="mean",
+        # ColBERT is the strongest of its modes (benchmarks/README.md)
+        weights=HybridWeights(dense=0.25, sparse=0.3, colbert=1.0),
+        max_length=512,
+    )
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    try:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{name!r} is no folder here, and could not be had from the hub ({reason}). Check the "
+            "name and the connection, pass a folder, or use 'm3-mini', which needs no download."
+        ) from error
+
+
+def _configured(name: str, folder: Path, heads_folder: Path) -> Source:
+    path = heads_folder / CONFIG_FILE
+    config = _json(path) if path.is_file() else {}
+    unknown = set(config) - {"pooling", "heads", "weights", "max_length"}
+    if unknown:
+        raise CheckpointError(
+            f"{path} has unknown keys {sorted(unknown)}; known are pooling, heads, weights, "
+            "max_length. Remove them or update this package."
+        )
+    return Source(
+        name=name,
+        folder=folder,
+        heads_folder=heads_folder,
+        heads=HeadSpec(**config.get("heads", {})),
+        pooling=config.get("pooling", _pooling(folder)),
+        weights=HybridWeights(**config.get("weights", {})),
+        max_length=config.get("max_length"),
+    )
+
+
+def _pooling(folder: Path) -> Pooling:
+    """sentence-transformers writes the pooling beside the model; BGE-M3's is CLS."""
+    path = folder / "1_Pooling" / "config.json"
+    mean = path.is_file() and _json(path).get("pooling_mode_mean_tokens", False)
+    return "mean" if mean else "cls"
+
+
+def _head_files(source: Source) -> list[Path]:
+    stems = [SPARSE_FILE] if source.heads.sparse else []
+    stems += [COLBERT_FILE] if source.heads.colbert is True else []
+    return [head_file(source.heads_folder, stem) for stem in stems]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is expected to hold JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is expected to hold a JSON object, got {content!r:.60}.")
+    return content

@@ -1,0 +1,1 @@
+"""The parts of HybridRetriever that are a job of their own."""

@@ -1,0 +1,122 @@
+"""How a hybrid retrieval is set up: which legs, how deep, joined how, and as JSON."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import InputError, LexicalFallbackWarning
+from m3_retrievers.fusion import fusion_from_state
+from m3_retrievers.records import check_k
+from m3_retrievers.representations import HybridWeights, Mode, Output, Ranking
+
+Fusion = Callable[[Mapping[str, Ranking]], Ranking]
+
+LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
+DEFAULT_LEGS: tuple[Mode, ...] = ("dense", "sparse")
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """How many documents each leg recalls; None ranks every document.
+
+    lexical counts for each lexical leg (sparse, bm25). The paper recalls 1000 a leg.
+    """
+
+    dense: int | None = 100
+    lexical: int | None = 100
+
+    def __post_init__(self) -> None:
+        for name, depth in (("dense", self.dense), ("lexical", self.lexical)):
+            if depth is not None:
+                check_k(depth, name=f"recall {name}")
+
+    @classmethod
+    def everything(cls) -> Recall:
+        """Return a recall that scores the whole collection, for an exact hybrid ranking."""
+        return cls(dense=None, lexical=None)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings:
+    """What a saved retriever is set up with again; weights None is the model's own."""
+
+    legs: tuple[Mode, ...]
+    recall: Recall
+    fusion: Fusion | None
+    weights: HybridWeights | None
+
+    def state(self) -> dict[str, Any]:
+        """Return a JSON record; InputError for a fusion that cannot be written down."""
+        fusion_state = getattr(self.fusion, "state", None)
+        if self.fusion is not None and fusion_state is None:
+            raise InputError(
+                f"save expects a fusion that can be written down, got {self.fusion!r}. Use "
+                "ReciprocalRankFusion or WeightedSum, or set it again after loading."
+            )
+        return {
+            "legs": list(self.legs),
+            "recall": asdict(self.recall),
+            "weights": self.weights and asdict(self.weights),
+            "fusion": fusion_state() if fusion_state else None,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], modes: frozenset[Mode]) -> RetrievalSettings:
+        """Return the settings from what ``state`` wrote, or, of an index saved by itself, {}.
+
+        modes: those of the index, whose legs count where none were written.
+        """
+        fusion, weights = state.get("fusion"), state.get("weights")
+        return cls(
+            legs=tuple(state.get("legs", [leg for leg in LEGS if leg in modes])),
+            recall=Recall(**state.get("recall", {})),
+            fusion=fusion_from_state(fusion) if fusion else None,
+            weights=HybridWeights(**weights) if weights else None,
+        )
+
+
+def usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
+    """Return the legs, BM25 in place of a sparse head that the model lacks, with a warning.
+
+    Raises InputError for legs that do not exist, repeat, or are none at all.
+    """
+    if isinstance(legs, str) or not legs or len(set(legs)) != len(legs):
+        raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r}.")
+    for leg in legs:
+        if leg not in LEGS:
+            raise InputError(f"legs expects some of {LEGS}, got {leg!r}.")
+    if "sparse" not in legs or "sparse" in encoder.outputs:
+        return tuple(legs)
+    kept = tuple(dict.fromkeys("bm25" if leg == "sparse" else leg for leg in legs))
+    warnings.warn(
+        f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg. "
+        f"Pass legs={kept} to choose this yourself.",
+        LexicalFallbackWarning,
+        stacklevel=3,
+    )
+    return kept
+
+
+def scored_modes(
+    legs: Sequence[Mode], weights: HybridWeights, encoder: M3Encoder
+) -> tuple[Mode, ...]:
+    """Return the modes of the hybrid score: the legs, and what the weights ask of the model."""
+    dense: tuple[Mode, ...] = ("dense",)
+    colbert: tuple[Mode, ...] = ("colbert",)
+    wants_dense = "dense" in legs or weights.dense > 0
+    wants_colbert = weights.colbert > 0 and "colbert" in encoder.outputs
+    lexical = tuple(leg for leg in legs if leg != "dense")
+    return (*(dense if wants_dense else ()), *lexical, *(colbert if wants_colbert else ()))
+
+
+def encoded_modes(modes: Iterable[Mode]) -> tuple[Output, ...]:
+    """Return the modes that an encoder makes; BM25 reads the texts themselves.
+
+    >>> encoded_modes(["dense", "bm25"])
+    ('dense',)
+    """
+    return tuple(mode for mode in modes if mode != "bm25")
