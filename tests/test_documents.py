@@ -91,6 +91,8 @@ def test_the_standard_library_gives_a_few_thousand_documents_without_importing_i
     gap = by_name["tempfile.mkdtemp"]
     assert gap.text.startswith("tempfile.mkdtemp(suffix=None")
     assert gap.metadata["kind"] == "function"
+    some = standard_library(modules={"csv", "json"})
+    assert some == [record for record in records if record.id.split(".")[0] in ("csv", "json")]
 
 
 def test_a_limit_spreads_over_the_library():

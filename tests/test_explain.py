@@ -456,3 +456,21 @@ def test_a_label_that_no_font_draws_is_its_place(monkeypatch):
     families, drawn = plot._fonts(["▁ab", "図", "ह"])
     assert families == ["plain", "far"]
     assert plot._labels(["▁ab", "図", "ह"], range(3), drawn) == ["ab", "図", "#3"]
+
+
+def test_a_document_that_was_not_found_is_explained_by_its_id(retriever):
+    hit = retriever.search("the page", k=1)[0]
+    by_id = explain("the page", hit.id, retriever=retriever)
+    assert by_id.hit.scores == pytest.approx(hit.scores, abs=1e-5)
+    assert by_id.shares == pytest.approx(hit.contributions, abs=1e-5)
+    assert by_id.hit.ranks == {}
+    assert by_id.notes == ()
+    with pytest.raises(InputError, match="ids of the index, got 'nobody'"):
+        explain("the page", "nobody", retriever=retriever)
+
+
+def test_explanations_are_short_in_a_terminal(retriever):
+    first, second = retriever.search("the page", k=2)
+    a, b = (explain("the page", hit, retriever=retriever) for hit in (first, second))
+    assert repr(a) == f"Explanation('the page', {first.id!r}, {first.score:.3f})"
+    assert repr(compare(a, b)) == f"Comparison({compare(a, b).summary})"

@@ -192,3 +192,15 @@ def test_indexes_and_searches_show_themselves(retriever):
     assert "LocalIndex" in text_of(retriever.index._repr_html_())
     (found,) = retriever.search_many(["the page"], k=2)
     assert "score" in text_of(found._repr_html_())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a short text", "a short text"),
+        ("one twothree", "one …"),
+        ("图书管理员很快找到", "图书管理员很快找 …"),
+    ],
+)
+def test_a_long_text_is_cut_between_words(text, told):
+    assert markup.shortened(text, 12 if "short" in text else 8) == told

@@ -212,11 +212,26 @@ def test_upsert_replaces_and_delete_removes(retriever):
 def test_records_are_stored_as_their_parts_are(retriever, encoder):
     records = [replace(record, text=record.text + "!") for record in retriever.get(["d3", "d1"])]
     records.append(Record("new", "a new page", {"even": True}))
-    assert retriever.upsert_records(iter(records), chunk_size=2) == ["d3", "d1", "new"]
+    assert retriever.upsert(iter(records), chunk_size=2) == ["d3", "d1", "new"]
     assert retriever.get(["d3", "d1", "new"]) == records
     assert len(retriever) == len(DOCUMENTS) + 1
     with pytest.raises(DuplicateIdError, match="'new' twice"):
-        HybridRetriever(encoder).upsert_records([records[-1], records[-1]], chunk_size=1)
+        HybridRetriever(encoder).upsert([records[-1], records[-1]], chunk_size=1)
+    with pytest.raises(InputError, match="leave ids= and metadata= out"):
+        retriever.add(records[:1], ids=["a"])
+
+
+def test_documents_are_scored_whether_they_were_recalled_or_not(encoder):
+    everything = exact(encoder).search(QUERY, k=8)
+    retriever = filled(HybridRetriever(encoder, recall=Recall(dense=1, lexical=1)))
+    found = retriever.score(QUERY, ["d7", "d3", "d2"])
+    wanted = [hit for hit in everything if hit.id in ("d7", "d3", "d2")]
+    assert [hit.id for hit in found] == [hit.id for hit in wanted]
+    assert [hit.score for hit in found] == pytest.approx([h.score for h in wanted], abs=2e-3)
+    assert [hit.ranks["hybrid"] for hit in found] == [1, 2, 3]
+    assert retriever.score(QUERY, []) == []
+    with pytest.raises(InputError, match="ids of the index, got 'nobody'"):
+        retriever.score(QUERY, ["d1", "nobody"])
 
 
 def test_an_interruption_keeps_what_was_added_before_it(encoder):

@@ -10,7 +10,7 @@ import ast
 import os
 import re
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,12 +104,15 @@ def read_passages(text: str, *, source: str) -> list[Record]:
     ]
 
 
-def standard_library(limit: int | None = None) -> list[Record]:
+def standard_library(
+    limit: int | None = None, *, modules: Collection[str] | None = None
+) -> list[Record]:
     """Return the docstrings of the running Python's standard library, found without importing.
 
     A document is a qualified name, the signature and the docstring's first 120 words, of
     public modules, classes and functions; metadata: name, kind, source, line. ``limit``
-    keeps every n-th, spread over the whole library.
+    keeps every n-th, spread over the whole library. modules: names of top-level modules, which
+    alone are read; None for all.
     """
     root = Path(sysconfig.get_path("stdlib"))
     found: dict[str, Record] = {}
@@ -118,6 +121,8 @@ def standard_library(limit: int | None = None) -> list[Record]:
         parts = [part for part in (*place.parts[:-1], place.stem) if part != "__init__"]
         hidden = any(part.startswith("_") or part in _NO_DOCUMENTATION for part in parts)
         if hidden or not parts or parts[0].startswith("config-"):
+            continue
+        if modules is not None and parts[0] not in modules:
             continue
         for record in _docstrings(path, ".".join(parts), place.as_posix()):
             found.setdefault(record.id, record)

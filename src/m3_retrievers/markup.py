@@ -26,6 +26,8 @@ _NAMES = {"bm25": "BM25", "colbert": "ColBERT"}
 _SUMS = ("hybrid", "fusion")
 # Characters of a hit's text, and of its id and metadata, that are shown.
 _TEXT_SHOWN, _METADATA_SHOWN = 240, 160
+# The piece of a word at a cut; where there are no spaces, as in Chinese, nothing is dropped.
+_CUT_WORD = re.compile(r"\s\S{0,20}$")
 # Characters that no page can hold: lone surrogates, and control characters other than white space.
 _UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -108,7 +110,9 @@ def where(hit: Answer) -> str:
 
 def shortened(text: str, most: int) -> str:
     """Return the text, or its first ``most`` characters and an ellipsis."""
-    return text if len(text) <= most else f"{text[:most]} …"
+    if len(text) <= most:
+        return text
+    return f"{_CUT_WORD.sub('', text[:most])} …"
 
 
 def strip(shares: Mapping[str, float]) -> str:

@@ -25,9 +25,14 @@ def check_ids(ids: Sequence[str], *, name: str) -> None:
 
 
 def records_of(
-    texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
+    texts: Iterable[str | Record],
+    ids: Iterable[str] | None,
+    metadata: Iterable[Metadata] | None,
 ) -> Iterator[Record]:
-    """Yield checked records; an id is made up and metadata is empty where none is given."""
+    """Yield checked records; an id is made up and metadata is empty where none is given.
+
+    texts: strings, or records, which bring id and metadata with them.
+    """
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
     for name, other in (("ids", ids), ("metadata", metadata)):
@@ -39,10 +44,13 @@ def records_of(
     id_source = iter(ids) if ids is not None else iter(lambda: str(uuid4()), None)
     metadata_source = iter(metadata) if metadata is not None else iter(dict, None)
     for position, text in enumerate(texts):
+        if isinstance(text, Record) and ids is None and metadata is None:
+            yield text
+            continue
         if not isinstance(text, str):
             raise InputError(
                 f"expected texts that are strings, got {type(text).__name__} ({text!r:.60}) at "
-                f"position {position}. Drop it or turn it into a string first."
+                f"position {position}. {_remedy(text)}"
             )
         id, about = next(id_source, None), next(metadata_source, None)
         if not isinstance(id, str) or not isinstance(about, Mapping):
@@ -51,6 +59,12 @@ def records_of(
                 f"{id!r:.60} and {about!r:.60} at position {position}."
             )
         yield Record(id, text, about)
+
+
+def _remedy(text: object) -> str:
+    if isinstance(text, Record):
+        return "Records have an id and metadata of their own: leave ids= and metadata= out."
+    return "Drop it or turn it into a string first."
 
 
 def stored_record(record: Record) -> Record:

@@ -34,7 +34,7 @@ from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.packed import Floats
-from m3_retrievers.records import check_k, records_of
+from m3_retrievers.records import check_ids, check_k, records_of
 from m3_retrievers.representations import (
     Hit,
     Hits,
@@ -108,7 +108,7 @@ class HybridRetriever:
 
     def add(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | Record],
         *,
         ids: Iterable[str] | None = None,
         metadata: Iterable[Metadata] | None = None,
@@ -117,7 +117,8 @@ class HybridRetriever:
     ) -> list[str]:
         """Encode documents, add them, and return their ids (made up where none are given).
 
-        texts may be a generator; a list is checked whole before anything is encoded. The
+        texts: strings, or records, which bring id and metadata with them. They may come from
+        a generator; a list is checked whole before anything is encoded. The
         work goes in chunks of ``chunk_size`` documents: an interruption or an error leaves
         all finished chunks in the index. Raises DuplicateIdError for an id given twice or
         already known (``upsert`` replaces), InputError for what is no text.
@@ -133,7 +134,7 @@ class HybridRetriever:
 
     def upsert(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | Record],
         *,
         ids: Iterable[str] | None = None,
         metadata: Iterable[Metadata] | None = None,
@@ -141,18 +142,10 @@ class HybridRetriever:
         chunk_size: int = 256,
     ) -> list[str]:
         """Add documents as ``add`` does, replacing those whose id is known."""
-        return self.upsert_records(
-            _records(texts, ids, metadata), show_progress=show_progress, chunk_size=chunk_size
-        )
-
-    def upsert_records(
-        self, records: Iterable[Record], *, show_progress: bool = False, chunk_size: int = 256
-    ) -> list[str]:
-        """Add documents as ``upsert`` does, each given as one record of id, text, metadata."""
         return store(
             self.index,
             self.encoder,
-            records,
+            _records(texts, ids, metadata),
             replace=True,
             show_progress=show_progress,
             chunk_size=chunk_size,
@@ -233,18 +226,19 @@ class HybridRetriever:
             return fused_hits(self.index.get(fused.ids[:k]), fused, rankings)
         # in order of insertion, which breaks ties; what another thread deleted meanwhile is out
         candidates = self.index.in_order([id for found in rankings.values() for id in found.ids])
-        if not candidates:
-            return []
-        scores: dict[str, Floats] = {m: self._score(query, m, candidates) for m in self._modes}
-        weighed = {m: s for m, s in scores.items() if m != "bm25" or "sparse" not in scores}
-        scales: dict[str, float] = {
-            mode: self.index.scale(query, mode) for mode in self._modes if mode in self.index.modes
-        }
-        shares = scoring.contributions(weighed, self.weights, scales)
-        hybrid = scoring.hybrid(weighed, self.weights, scales=scales)
-        best = np.argsort(-hybrid, kind="stable")[:k]
-        records = self.index.get([candidates[row] for row in best])
-        return scored_hits(records, best, {**scores, "hybrid": hybrid}, shares)
+        return self._scored(query, candidates, k) if candidates else []
+
+    def score(self, query: str | Query, ids: Sequence[str]) -> Hits:
+        """Return the given documents as hits, best hybrid score first, recalled or not.
+
+        Their ranks count among themselves. Raises InputError for an unknown id.
+        """
+        check_ids(ids, name="score")
+        candidates = self.index.in_order(ids)
+        unknown = set(ids).difference(candidates)
+        if unknown:
+            raise InputError(f"expected ids of the index, got {min(unknown)!r}.")
+        return Hits(self._scored(self._prepared(query), candidates, len(ids)) if ids else ())
 
     # On disk
 
@@ -288,6 +282,19 @@ class HybridRetriever:
         }
         return Hits(self.rank(query, rankings, k=k))
 
+    def _scored(self, query: Query, candidates: Sequence[str], k: int) -> list[Hit]:
+        """Return the k best candidates as hits, ordered by the hybrid score."""
+        scores: dict[str, Floats] = {m: self._score(query, m, candidates) for m in self._modes}
+        weighed = {m: s for m, s in scores.items() if m != "bm25" or "sparse" not in scores}
+        scales: dict[str, float] = {
+            mode: self.index.scale(query, mode) for mode in self._modes if mode in self.index.modes
+        }
+        shares = scoring.contributions(weighed, self.weights, scales)
+        hybrid = scoring.hybrid(weighed, self.weights, scales=scales)
+        best = np.argsort(-hybrid, kind="stable")[:k]
+        records = self.index.get([candidates[row] for row in best])
+        return scored_hits(records, best, {**scores, "hybrid": hybrid}, shares)
+
     def _score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         if mode in self.index.modes:
             return self.index.score(query, mode, ids)
@@ -297,7 +304,9 @@ class HybridRetriever:
 
 
 def _records(
-    texts: Iterable[str], ids: Iterable[str] | None, metadata: Iterable[Metadata] | None
+    texts: Iterable[str | Record],
+    ids: Iterable[str] | None,
+    metadata: Iterable[Metadata] | None,
 ) -> Iterable[Record]:
     """Return checked records: of a list a list, of a generator a generator."""
     records = records_of(texts, ids, metadata)

@@ -8,6 +8,8 @@ from typing import Any
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Explanation
+from m3_retrievers.explain.words import spelled
+from m3_retrievers.markup import name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +27,9 @@ class Comparison:
     modes: Mapping[str, float]
     terms: Mapping[str, float]
 
+    def __repr__(self) -> str:
+        return f"Comparison({self.summary})"
+
     @property
     def summary(self) -> str:
         """One sentence, for people."""
@@ -37,10 +42,10 @@ class Comparison:
         return f"{first} {verb} {second} by {abs(self.difference):.3f}: {told}."
 
     def _told(self, mode: str) -> str:
-        told = f"{mode} {self.modes[mode]:+.3f}"
+        told = f"{name_of(mode)} {self.modes[mode]:+.3f}"
         lexical = mode in (self.a.lexical_mode, self.b.lexical_mode)
         largest = list(self.terms.items())[:3] if lexical else []
-        named = ", ".join(f"{term.lstrip('▁') or term} {value:+.3f}" for term, value in largest)
+        named = ", ".join(f"{spelled(term)} {value:+.3f}" for term, value in largest)
         return f"{told} ({named})" if named else told
 
     def to_dict(self) -> dict[str, Any]:

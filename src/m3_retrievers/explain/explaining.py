@@ -21,16 +21,20 @@ from m3_retrievers.retriever import HybridRetriever
 _TOLERANCE = 2e-3
 
 
-def explain(query: str, hit: Hit, *, retriever: HybridRetriever) -> Explanation:
+def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explanation:
     """Return why ``hit`` matched ``query``: tokens, terms, alignment and shares.
 
-    query: the text that was searched for. hit: of this retriever's search; its text is encoded
-    again, so the index need not keep what the explanation shows. A mode of which the hit has
-    no score is explained where the model has the head.
+    query: the text that was searched for. hit: of this retriever's search, or the id of any
+    document in its index, found or not; its text is encoded again, so the index need not keep
+    what the explanation shows. A mode of which the hit has no score is explained where the
+    model has the head.
 
-    Raises InputError for a query that is no string.
+    Raises InputError for a query that is no string and an id that is unknown.
     """
     check_texts([query])
+    if isinstance(hit, str):
+        # scored alone it has no place among others
+        hit = replace(retriever.score(query, [hit])[0], ranks={})
     encoder = retriever.encoder
     has = encoder.outputs
     outputs: tuple[Output, ...] = (*(mode for mode in has if mode != "dense"), "tokens")

@@ -115,6 +115,9 @@ class Explanation:
     alignment: Alignment | None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Explanation({self.query.text!r:.60}, {self.hit.id!r:.60}, {self.hit.score:.3f})"
+
     @property
     def shares(self) -> dict[str, float]:
         """Each mode's weighted share of the hit's score; they add up to it."""
@@ -161,7 +164,7 @@ class Explanation:
         ]
         return {"score": alignment.score, "matches": matches}
 
-    def plot(self, *, width: int = 40) -> Figure:
+    def plot(self, *, width: int = 24) -> Figure:
         """Return a heat map of the alignment, a matplotlib Figure; see ``explain.plot``."""
         from m3_retrievers.explain.plot import heat_map
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.explain.explanation import Alignment, Explanation
+from m3_retrievers.explain.words import spelled
 from m3_retrievers.lazy import require_package
 from m3_retrievers.records import check_k
 
@@ -44,7 +45,7 @@ _FAMILIES = (
 _LONGEST_LABEL = 16
 
 
-def heat_map(explanation: Explanation, *, width: int = 40) -> Figure:
+def heat_map(explanation: Explanation, *, width: int = 24) -> Figure:
     """Return the alignment (i, j) as a matplotlib Figure, each query token's best match ringed.
 
     width: document tokens drawn at most. Of a longer document, the stretch of ``width``
@@ -135,14 +136,10 @@ def _labels(labels: Sequence[str], places: range, drawn: frozenset[str]) -> list
 
 def _readable(label: str, place: int, drawn: frozenset[str]) -> str:
     """Return a token's spelling, of characters in ``drawn``, else its place."""
-    spelled = _spelled(label)
-    if len(spelled) > _LONGEST_LABEL:
-        spelled = f"{spelled[: _LONGEST_LABEL - 1]}…"
-    return spelled if drawn.issuperset(spelled) else f"#{place + 1}"
-
-
-def _spelled(label: str) -> str:
-    return label.removeprefix("##").lstrip("▁") or "␣"
+    text = spelled(label)
+    if len(text) > _LONGEST_LABEL:
+        text = f"{text[: _LONGEST_LABEL - 1]}…"
+    return text if drawn.issuperset(text) else f"#{place + 1}"
 
 
 def _fonts(labels: Iterable[str]) -> tuple[list[str], frozenset[str]]:
@@ -151,7 +148,7 @@ def _fonts(labels: Iterable[str]) -> tuple[list[str], frozenset[str]]:
     A family is taken only where it draws something that those before it do not, so a machine
     with many fonts opens few of them.
     """
-    wanted = {one for label in labels for one in f"{_spelled(label)}…"}
+    wanted = {one for label in labels for one in f"{spelled(label)}…"}
     open_ = {one for one in wanted if unicodedata.category(one)[0] not in "CZ"}
     chosen: list[str] = []
     drawn: set[str] = set()

@@ -20,6 +20,15 @@ _TRAILING = (
 )
 
 
+def spelled(token: str) -> str:
+    """Return how a tokenizer's token is written for people.
+
+    >>> spelled("##ings"), spelled("▁page"), spelled("▁")
+    ('ings', 'page', '␣')
+    """
+    return token.removeprefix("##").lstrip("▁") or "␣"
+
+
 def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
     """Return the terms of ``query`` that add to ``text``'s score, the largest share first.
 

@@ -88,7 +88,7 @@ class M3EnsembleRetriever(BaseRetriever):
         an id given twice.
         """
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        hybrid.upsert_records(records_of(documents), show_progress=show_progress)
+        hybrid.upsert(records_of(documents), show_progress=show_progress)
         return cls(hybrid=hybrid, k=k)
 
     @classmethod

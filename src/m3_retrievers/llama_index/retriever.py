@@ -101,7 +101,7 @@ class M3EnsembleRetriever(BaseRetriever):
         an id given twice.
         """
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        hybrid.upsert_records(records_of(nodes), show_progress=show_progress)
+        hybrid.upsert(records_of(nodes), show_progress=show_progress)
         return cls(hybrid, k=k, filters=filters, callback_manager=callback_manager)
 
     @classmethod
