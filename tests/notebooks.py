@@ -17,7 +17,11 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-_NO_NETWORK = "import pytest_socket; pytest_socket.disable_socket(allow_unix_socket=True)"
+# urllib3 opens a socket as it is imported, to see whether there is IPv6
+_NO_NETWORK = (
+    "import urllib3, pytest_socket; pytest_socket.disable_socket(allow_unix_socket=True); "
+    "del urllib3, pytest_socket"
+)
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 
 
@@ -58,11 +62,25 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         cell.metadata = NotebookNode()
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Return outputs in which neighbouring prints are one: how they part is a matter of timing."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and last.output_type == output.output_type == "stream" and last.name == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def shown(notebook: NotebookNode) -> list[list[tuple[str, str]]]:

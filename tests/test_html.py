@@ -204,3 +204,11 @@ def test_indexes_and_searches_show_themselves(retriever):
 )
 def test_a_long_text_is_cut_between_words(text, told):
     assert markup.shortened(text, 12 if "short" in text else 8) == told
+
+
+def test_a_made_up_id_is_shown_by_its_beginning(encoder):
+    retriever = HybridRetriever(encoder)
+    (id,) = retriever.add(["the page"])
+    told = text_of(retriever.search("page")[0]._repr_html_())
+    assert f"{id[:8]}…" in told
+    assert id not in told

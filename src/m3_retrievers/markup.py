@@ -26,6 +26,7 @@ _NAMES = {"bm25": "BM25", "colbert": "ColBERT"}
 _SUMS = ("hybrid", "fusion")
 # Characters of a hit's text, and of its id and metadata, that are shown.
 _TEXT_SHOWN, _METADATA_SHOWN = 240, 160
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # The piece of a word at a cut; where there are no spaces, as in Chinese, nothing is dropped.
 _CUT_WORD = re.compile(r"\s\S{0,20}$")
 # Characters that no page can hold: lone surrogates, and control characters other than white space.
@@ -104,7 +105,8 @@ def where(hit: Answer) -> str:
     """Return the hit's id and the start of its metadata on one line."""
     about = " · ".join(f"{key}: {value}" for key, value in hit.metadata.items())
     about = shortened(about, _METADATA_SHOWN)
-    id = shortened(hit.id, _METADATA_SHOWN)
+    # an id that was made up says nothing after its beginning
+    id = f"{hit.id[:8]}…" if _UUID.fullmatch(hit.id) else shortened(hit.id, _METADATA_SHOWN)
     return f"<b>{safe(id)}</b>" + (f" · {safe(about)}" if about else "")
 
 
