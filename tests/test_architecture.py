@@ -24,6 +24,7 @@ ROWS = [
     ["training", "explain"],
     ["langchain", "llama_index", "evaluation", "doctor"],
     ["cli"],
+    ["__main__"],
 ]
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

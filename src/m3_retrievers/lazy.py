@@ -27,7 +27,11 @@ def contents(
         setattr(module, name, value)  # found once; the next look-up does not come here
         return value
 
-    return load, lambda: sorted({*vars(module), *homes})
+    def names() -> list[str]:
+        """Leave out what the table of contents itself imported: it is no part of the surface."""
+        return sorted({name for name in vars(module) if name.startswith("__")} | set(homes))
+
+    return load, names
 
 
 def require_package(package: str, *, module: str, extra: str, purpose: str) -> None:

@@ -18,7 +18,7 @@ def check_k(k: int, *, name: str = "k") -> None:
         raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
 
 
-def check_ids(ids: Sequence[str], *, name: str) -> None:
+def check_ids(ids: Iterable[str], *, name: str) -> None:
     """Raise InputError where ids are one string, whose letters would be taken for ids."""
     if isinstance(ids, str):
         raise InputError(f"{name} expects a list of ids, got one string {ids!r}: wrap it.")
@@ -35,6 +35,13 @@ def records_of(
     """
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
+    if ids is not None:
+        check_ids(ids, name="ids")
+    if isinstance(metadata, Mapping):
+        raise InputError(
+            f"metadata expects a list with one mapping a text, got one mapping {metadata!r:.60}: "
+            "wrap it."
+        )
     for name, other in (("ids", ids), ("metadata", metadata)):
         sized = isinstance(texts, Sequence) and isinstance(other, Sequence)
         if sized and len(texts) != len(other):  # type: ignore[arg-type]
@@ -64,6 +71,8 @@ def records_of(
 def _remedy(text: object) -> str:
     if isinstance(text, Record):
         return "Records have an id and metadata of their own: leave ids= and metadata= out."
+    if hasattr(text, "page_content") or hasattr(text, "get_content"):
+        return "A framework's documents go through m3_retrievers.langchain or .llama_index."
     return "Drop it or turn it into a string first."
 
 

@@ -59,6 +59,9 @@ class Representations:
         if self.dense is not None and self.dense.ndim != 2:
             raise InputError(f"dense expects shape (n, h), got {self.dense.shape}.")
 
+    def __repr__(self) -> str:
+        return f"Representations(texts={len(self)}, outputs={self.outputs})"
+
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Names of the outputs that are present, in a fixed order."""

@@ -23,6 +23,7 @@ from m3_retrievers.hybrid.hits import fused_hits, scored_hits
 from m3_retrievers.hybrid.settings import (
     DEFAULT_LEGS,
     RetrievalSettings,
+    check_parts,
     encoded_modes,
     scored_modes,
     usable_legs,
@@ -74,6 +75,7 @@ class HybridRetriever:
         fusion: Fusion | None = None,
         weights: HybridWeights | None = None,
     ) -> None:
+        check_parts(encoder, recall=recall, fusion=fusion, weights=weights)
         self.encoder = encoder
         self.legs = usable_legs(legs, encoder)
         self.recall = recall or Recall()
@@ -81,6 +83,11 @@ class HybridRetriever:
         self.weights = weights or encoder.default_weights
         self._modes = scored_modes(self.legs, self.weights, encoder)
         self.index: Index = index if index is not None else self._new_index()
+        if not hasattr(self.index, "modes"):
+            raise InputError(
+                f"index expects an Index such as LocalIndex, got {self.index!r:.80}. Leave it out "
+                "for a new one, and add texts with add()."
+            )
         absent = [leg for leg in self.legs if leg not in self.index.modes]
         if absent:
             raise InputError(

@@ -104,7 +104,7 @@ def test_lone_surrogates_and_control_characters_do_not_crash(encoder):
 def test_what_is_no_text_is_refused_with_its_position(encoder, bad):
     with pytest.raises(InputError, match="position 1"):
         encoder.encode_documents(["fine", bad])
-    with pytest.raises(InputError, match="strings"):
+    with pytest.raises(InputError, match="string"):
         encoder.encode_query(bad)
 
 

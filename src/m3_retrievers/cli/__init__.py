@@ -20,5 +20,7 @@ def main() -> None:
     try:
         app()
     except M3Error as error:
-        messages.print(f"[bold red]Error:[/] {messages.escape(str(error))}", highlight=False)
+        messages.print(
+            f"[bold red]Error:[/] {messages.escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(1)

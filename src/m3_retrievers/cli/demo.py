@@ -41,12 +41,7 @@ def run(*, out: Path, limit: int | None) -> None:
         legs: tuple[Mode, ...] = tuple(dict.fromkeys([*legs_for(encoder), "bm25"]))
         retriever = HybridRetriever(encoder, legs=legs)
         started = time.perf_counter()
-        retriever.add(
-            [record.text for record in records],
-            ids=[record.id for record in records],
-            metadata=[record.metadata for record in records],
-            show_progress=True,
-        )
+        retriever.add(records, show_progress=True)
         retriever.save(out)
         seconds = time.perf_counter() - started
         messages.print(f"Saved in {out} after {seconds:.0f} s.", highlight=False)

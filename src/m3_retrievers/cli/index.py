@@ -28,12 +28,7 @@ def run(folder: Path, *, out: Path, model: str) -> None:
     known = {record.id: record for record in stored(retriever)}
     changed = [record for record in found.passages if known.get(record.id) != record]
     retriever.delete(gone)
-    retriever.upsert(
-        [record.text for record in changed],
-        ids=[record.id for record in changed],
-        metadata=[record.metadata for record in changed],
-        show_progress=True,
-    )
+    retriever.upsert(changed, show_progress=True)
     retriever.save(out)
     results().print(
         f"{len(retriever)} passages of {found.files} files in {out} "

@@ -51,8 +51,19 @@ class M3Encoder:
     """
 
     def __init__(
-        self, source: Source, settings: Settings, *, device: torch.device, dtype: torch.dtype
+        self,
+        source: Source,
+        settings: Settings | None = None,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(source, Source):
+            raise InputError(
+                f"M3Encoder expects a located model, got {source!r:.80}. Write "
+                "M3Encoder.from_pretrained(…) with a hub id, a folder or 'm3-mini'."
+            )
+        settings = settings or Settings()
         if settings.mcls_every is not None and source.pooling != "cls":
             raise InputError(
                 f"mcls_every expects a model with CLS pooling, got {source.pooling!r} pooling. "
@@ -60,8 +71,8 @@ class M3Encoder:
             )
         self.source = source
         self.settings = settings
-        self.device = device
-        self.dtype = dtype
+        self.device = device or choose_device(None)
+        self.dtype = dtype or choose_dtype("auto", self.device)
         self._loading = threading.Lock()
         self._checkpoint: Checkpoint | None = None
         self._shared: dict[tuple[Output, ...], Coalesced[str, Representations]] = {}
@@ -116,6 +127,14 @@ class M3Encoder:
         )
         where = choose_device(device)
         return cls(source, settings, device=where, dtype=choose_dtype(dtype, where))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of: another process loads the model at its own first use."""
+        return _made, (type(self), self.source, self.settings, self.device, self.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> M3Encoder:
+        """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
+        return self
 
     def __repr__(self) -> str:
         return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
@@ -204,7 +223,10 @@ class M3Encoder:
 
         Threads that call this at the same time share a forward pass.
         """
-        check_texts([text])
+        if not isinstance(text, str):
+            raise InputError(
+                f"A query expects one string, got {type(text).__name__} ({text!r:.60})."
+            )
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._loading:
             shared = self._shared.setdefault(wanted, Coalesced(self._batch_encoder(wanted)))
@@ -318,3 +340,13 @@ class M3Encoder:
     def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
         """Representations of no texts, with the right widths: a row of the empty text, less it."""
         return self._encode([""], query=False, outputs=wanted)[:0]
+
+
+def _made(
+    cls: type[M3Encoder],
+    source: Source,
+    settings: Settings,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> M3Encoder:
+    return cls(source, settings, device=device, dtype=dtype)

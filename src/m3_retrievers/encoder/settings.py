@@ -53,11 +53,21 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     """Return the device asked for, or the fastest kind there is: CUDA, MPS, processor."""
     if device is not None:
         try:
-            return torch.device(device)
+            chosen = torch.device(device)
         except RuntimeError as error:
             raise InputError(
                 f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r}."
             ) from error
+        missing = {
+            "cuda": not torch.cuda.is_available(),
+            "mps": not torch.backends.mps.is_available(),
+        }
+        if missing.get(chosen.type, False):
+            raise InputError(
+                f"device expects one that is there, got {device!r}, which PyTorch does not find. "
+                "Leave it out to take the fastest there is."
+            )
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

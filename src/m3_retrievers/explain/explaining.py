@@ -10,6 +10,7 @@ import numpy as np
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.pieces import Tokens, check_texts, cut, tokenize
+from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Alignment, Explanation, ReadText, TermShare
 from m3_retrievers.explain.stored import as_stored, bm25_of
 from m3_retrievers.explain.words import cluster_end, term_shares
@@ -32,6 +33,12 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
     Raises InputError for a query that is no string and an id that is unknown.
     """
     check_texts([query])
+    if not isinstance(retriever, HybridRetriever) or not isinstance(hit, Hit | str):
+        raise InputError(
+            f"explain expects a Hit and a HybridRetriever, got {type(hit).__name__} and "
+            f"{type(retriever).__name__}. In a framework, pass the document's id and "
+            "retriever=retriever.hybrid."
+        )
     if isinstance(hit, str):
         # scored alone it has no place among others
         hit = replace(retriever.score(query, [hit])[0], ranks={})

@@ -79,6 +79,26 @@ class RetrievalSettings:
         )
 
 
+def check_parts(encoder: object, *, recall: object, fusion: object, weights: object) -> None:
+    """Raise InputError for a part of the wrong kind, such as a model's name for an encoder."""
+    if not isinstance(encoder, M3Encoder):
+        raise InputError(
+            f"encoder expects an M3Encoder, got {encoder!r:.80}. Make one with "
+            "M3Encoder.from_pretrained('m3-mini')."
+        )
+    if recall is not None and not isinstance(recall, Recall):
+        raise InputError(f"recall expects a Recall such as Recall(dense=50), got {recall!r:.80}.")
+    if weights is not None and not isinstance(weights, HybridWeights):
+        raise InputError(
+            "weights expects HybridWeights such as HybridWeights(dense=1, sparse=0.3, colbert=1), "
+            f"got {weights!r:.80}."
+        )
+    if fusion is not None and not callable(fusion):
+        raise InputError(
+            f"fusion expects ReciprocalRankFusion() or WeightedSum(), got {fusion!r:.80}."
+        )
+
+
 def usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
     """Return the legs, BM25 in place of a sparse head that the model lacks, with a warning.
 

@@ -83,6 +83,12 @@ def _clause(key: Any, operand: Any) -> Test:
 def _condition(operand: Any) -> FieldTest:
     """Compile what stands under a field: a mapping of operators, or a bare value."""
     if not isinstance(operand, Mapping) or (operand and not any(map(_is_operator, operand))):
+        if isinstance(operand, Mapping) and all(f"${key}" in _FIELD_OPERATORS for key in operand):
+            meant = {f"${key}": value for key, value in operand.items()}
+            raise FilterError(
+                f"A field expects operators with a $, got {_short(operand)}. Did you mean "
+                f'{_short(meant)}? To compare with this mapping, write {{"$eq": …}}.'
+            )
         return _equal(operand)
     if not operand:
         raise FilterError(

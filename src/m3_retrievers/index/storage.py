@@ -189,8 +189,15 @@ def _check_model(folder: Path, *, saved: Mapping[str, Any], given: Mapping[str, 
     if saved.get("fingerprint") != given.get("fingerprint"):
         raise IndexModelError(
             f"The index in {str(folder)!r} was built by {_named(saved)}, got {_named(given)}. "
-            "Load it with the model that built it, or index the documents again."
+            f"{_remedy(saved, given)}"
         )
+
+
+def _remedy(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    other = "Load it with the model that built it, or index the documents again."
+    if saved.get("name") != given.get("name"):
+        return other
+    return f"The model's files, truncate_dim or mcls_every differ from then. {other}"
 
 
 def _named(model: Mapping[str, Any]) -> str:

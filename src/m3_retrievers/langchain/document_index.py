@@ -13,12 +13,12 @@ from langchain_core.documents import Document
 from langchain_core.indexing import DocumentIndex, UpsertResponse
 from langchain_core.indexing.base import DeleteResponse
 from langchain_core.retrievers import LangSmithRetrieverParams
-from pydantic import InstanceOf
+from pydantic import ConfigDict, Field, InstanceOf
 from typing_extensions import override
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
-from m3_retrievers.langchain.documents import records_of, store, to_document
+from m3_retrievers.langchain.documents import records_of, to_document
 from m3_retrievers.langchain.legs import asearch, ls_params, search
 from m3_retrievers.retriever import HybridRetriever
 
@@ -31,15 +31,29 @@ class M3DocumentIndex(DocumentIndex):
     in a thread. (LangChain calls its base class beta; its shape may change.)
     """
 
-    hybrid: InstanceOf[HybridRetriever]
-    k: int = 4
+    model_config = ConfigDict(extra="forbid")
 
-    def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+    hybrid: InstanceOf[HybridRetriever]
+    k: int = Field(default=4, ge=1)
+
+    def upsert(
+        self,
+        items: Sequence[Document],
+        /,
+        *,
+        batch_size: int = 256,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> UpsertResponse:
         """Store documents, replacing those whose id is known; an id is made up where none is.
 
         batch_size, show_progress: as for ``M3VectorStore.add_documents``.
         """
-        stored = store(self.hybrid, records_of(items), **kwargs)
+        if kwargs:
+            raise InputError(f"upsert expects no other options, got {kwargs!r}.")
+        stored = self.hybrid.upsert(
+            records_of(items), chunk_size=batch_size, show_progress=show_progress
+        )
         return UpsertResponse(succeeded=stored, failed=[])
 
     def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> DeleteResponse:

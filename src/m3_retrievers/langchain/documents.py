@@ -14,8 +14,8 @@ from langchain_core.documents import Document
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
+from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.representations import Hit, Mode, Ranking, Record
-from m3_retrievers.retriever import HybridRetriever
 
 
 def documents_of(
@@ -23,10 +23,19 @@ def documents_of(
     metadatas: Sequence[Mapping[str, Any]] | None = None,
     ids: Sequence[str | None] | None = None,
 ) -> list[Document]:
-    """Return a document a text; raises InputError unless metadatas and ids match in number."""
+    """Return a document a text.
+
+    Raises InputError for what is no text, and unless metadatas and ids match in number.
+    """
     if isinstance(texts, str):
         raise InputError(f"texts expects a list of strings, got one: {texts!r:.60}. Wrap it.")
     texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(
+                f"texts expects strings, got {type(text).__name__} ({text!r:.60}) at position "
+                f"{position}. For Documents use from_documents or add_documents."
+            )
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given is not None and len(given) != len(texts):
             raise InputError(
@@ -44,7 +53,7 @@ def records_of(
     documents: Iterable[Document], ids: Sequence[str | None] | None = None
 ) -> list[Record]:
     """Return a record a document, its id the given one, its own, or a new random one."""
-    documents = list(documents)
+    documents = check_documents(documents)
     if ids is not None and len(ids) != len(documents):
         raise InputError(
             f"ids expects one entry a document, got {len(ids)} for {len(documents)} documents."
@@ -90,20 +99,3 @@ def scores_of(document: Document) -> dict[str, float]:
     """Return what ``metadata["scores"]`` holds, if it is a record of scores."""
     known = document.metadata.get("scores")
     return dict(known) if isinstance(known, Mapping) else {}
-
-
-def store(
-    hybrid: HybridRetriever,
-    records: Sequence[Record],
-    *,
-    batch_size: int = 256,
-    show_progress: bool = False,
-) -> list[str]:
-    """Upsert records; returns their ids."""
-    return hybrid.upsert(
-        [record.text for record in records],
-        ids=[record.id for record in records],
-        metadata=[record.metadata for record in records],
-        show_progress=show_progress,
-        chunk_size=batch_size,
-    )

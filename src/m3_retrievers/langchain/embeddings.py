@@ -5,6 +5,7 @@ from __future__ import annotations
 from langchain_core.embeddings import Embeddings
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.langchain.checks import check_encoder
 
 
 class M3Embeddings(Embeddings):
@@ -14,7 +15,11 @@ class M3Embeddings(Embeddings):
     """
 
     def __init__(self, encoder: M3Encoder) -> None:
+        check_encoder(encoder)
         self.encoder = encoder
+
+    def __repr__(self) -> str:
+        return f"M3Embeddings({self.encoder!r})"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector a text."""

@@ -16,6 +16,7 @@ from pydantic import InstanceOf
 from typing_extensions import override
 
 from m3_retrievers.index.base import Filter
+from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import from_hit, from_ranking
 from m3_retrievers.records import check_k
 from m3_retrievers.representations import Mode, Query, Ranking
@@ -55,6 +56,7 @@ def search(
 ) -> list[Document]:
     """Return the k best documents, scores in their metadata; each leg is a child run."""
     check_k(k)
+    check_question(query)
     asked = hybrid.prepare(query)
     legs = _legs(hybrid, asked, k=k, filter=filter)
     for leg in legs:
@@ -72,6 +74,7 @@ async def asearch(
 ) -> list[Document]:
     """Return what ``search`` does; the work runs in threads, the legs side by side."""
     check_k(k)
+    check_question(query)
     asked = await run_in_executor(None, hybrid.prepare, query)
     legs = _legs(hybrid, asked, k=k, filter=filter)
     runs = (leg.ainvoke(query, {"callbacks": run_manager.get_child(leg.leg)}) for leg in legs)

@@ -13,12 +13,13 @@ from langchain_core.callbacks import (
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import InstanceOf, SkipValidation
+from pydantic import ConfigDict, Field, InstanceOf, SkipValidation
 from typing_extensions import override
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
+from m3_retrievers.langchain.checks import check_encoder, check_question
 from m3_retrievers.langchain.documents import documents_of, from_ranking, records_of
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.records import check_k
@@ -32,10 +33,13 @@ class LexicalRetriever(BaseRetriever):
     metadata filter. Documents that share no term with the query are never returned.
     """
 
+    # an option that is not known is refused: ignored, it would mislead
+    model_config = ConfigDict(extra="forbid")
+
     mode: ClassVar[Mode]
 
     index: SkipValidation[Index]
-    k: int = 4
+    k: int = Field(default=4, ge=1)
 
     @abstractmethod
     def _query(self, text: str) -> Query:
@@ -65,6 +69,7 @@ class LexicalRetriever(BaseRetriever):
 
     def _search(self, query: str, k: int, filter: Filter | None) -> list[Document]:
         check_k(k)
+        check_question(query)
         ranking = self.index.recall(self._query(query), self.mode, k=k, filter=filter)
         return from_ranking(self.index, ranking, self.mode)
 
@@ -98,6 +103,8 @@ class M3SparseRetriever(LexicalRetriever):
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
         given twice.
         """
+        check_encoder(encoder)
+        check_k(k)
         records = records_of(documents)
         texts = [record.text for record in records]
         index = LocalIndex(modes=("sparse",))
@@ -148,6 +155,7 @@ class BM25Retriever(LexicalRetriever):
 
         bm25: None is ``BM25()``. Raises DuplicateIdError for an id given twice.
         """
+        check_k(k)
         index = LocalIndex(modes=(), weighting=bm25 or BM25())
         index.add(records_of(documents), Representations())
         return cls(index=index, k=k)

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 from typing_extensions import override
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.langchain.documents import scored
 from m3_retrievers.representations import HybridWeights
 from m3_retrievers.reranking import COLBERT_ONLY, rerank
@@ -23,7 +24,7 @@ class M3ColbertReranker(BaseDocumentCompressor):
     ``metadata["scores"]["colbert"]`` too.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     encoder: InstanceOf[M3Encoder]
     top_n: int | None = Field(default=None, ge=1)
@@ -33,6 +34,7 @@ class M3ColbertReranker(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the best ``top_n`` documents, best first; ties keep the input's order."""
+        documents = check_documents(documents)
         texts = [document.page_content for document in documents]
         return [
             scored(documents[place.index], place.scores, relevance_score=place.score)

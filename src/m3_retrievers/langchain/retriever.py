@@ -13,7 +13,7 @@ from langchain_core.callbacks import (
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
 from langchain_core.runnables import run_in_executor
-from pydantic import InstanceOf, model_validator
+from pydantic import ConfigDict, Field, InstanceOf, model_validator
 from typing_extensions import override
 
 from m3_retrievers.encoder.encoder import M3Encoder
@@ -47,12 +47,14 @@ class M3EnsembleRetriever(BaseRetriever):
     mode's own score and ``hybrid``, or ``fusion``. Callbacks see each leg as a child run.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     hybrid: InstanceOf[HybridRetriever] | None = None
     retrievers: list[RetrieverLike] | None = None
     reranker: BaseDocumentCompressor | None = None
     fusion: Fusion | None = None
     id_key: str | None = None
-    k: int = 4
+    k: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
@@ -87,6 +89,7 @@ class M3EnsembleRetriever(BaseRetriever):
         legs, recall, fusion, weights: as for ``HybridRetriever``. Raises DuplicateIdError for
         an id given twice.
         """
+        check_k(k)
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
         hybrid.upsert(records_of(documents), show_progress=show_progress)
         return cls(hybrid=hybrid, k=k)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from langchain_core.runnables import run_in_executor
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.langchain.checks import check_encoder
 from m3_retrievers.lazy import require_package
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ class M3SparseEmbeddings:
     """
 
     def __init__(self, encoder: M3Encoder) -> None:
+        check_encoder(encoder)
         self.encoder = encoder
+
+    def __repr__(self) -> str:
+        return f"M3SparseEmbeddings({self.encoder!r})"
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Return one row a text."""

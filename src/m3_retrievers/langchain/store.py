@@ -19,7 +19,6 @@ from m3_retrievers.langchain.documents import (
     documents_of,
     from_hit,
     records_of,
-    store,
     to_document,
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
@@ -40,7 +39,15 @@ class M3VectorStore(VectorStore):
     """
 
     def __init__(self, hybrid: HybridRetriever) -> None:
+        if not isinstance(hybrid, HybridRetriever):
+            raise InputError(
+                f"M3VectorStore expects a HybridRetriever, got {hybrid!r:.80}. Make an empty one "
+                "with HybridRetriever(encoder), or use from_documents or from_texts."
+            )
         self.hybrid = hybrid
+
+    def __repr__(self) -> str:
+        return f"M3VectorStore({self.hybrid!r})"
 
     @property
     def embeddings(self) -> M3Embeddings:
@@ -61,15 +68,22 @@ class M3VectorStore(VectorStore):
 
         For legs, recall, fusion or weights, make the HybridRetriever first and add to it.
         """
+        documents = documents_of(texts, metadatas, ids)
+        return cls.from_documents(documents, embedding, **kwargs)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        embedding: Embeddings | M3Encoder,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> M3VectorStore:
+        """Return a store of the documents, as ``from_texts`` does of texts."""
         _no_others(kwargs)
-        encoder = embedding.encoder if isinstance(embedding, M3Embeddings) else embedding
-        if not isinstance(encoder, M3Encoder):
-            raise InputError(
-                f"embedding expects M3Embeddings or an M3Encoder, got {embedding!r:.80}. The store "
-                "needs term weights and token vectors, which other embeddings do not give."
-            )
-        made = cls(HybridRetriever(encoder))
-        made.add_documents(documents_of(texts, metadatas, ids))
+        made = cls(HybridRetriever(_encoder(embedding)))
+        made.add_documents(documents, ids=ids)
         return made
 
     def add_documents(
@@ -88,7 +102,7 @@ class M3VectorStore(VectorStore):
         """
         _no_others(kwargs)
         records = records_of(documents, ids)
-        return store(self.hybrid, records, batch_size=batch_size, show_progress=show_progress)
+        return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
 
     def add_texts(
         self,
@@ -179,9 +193,12 @@ class M3VectorStore(VectorStore):
         self.hybrid.save(folder)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: M3Encoder) -> M3VectorStore:
-        """Return the store saved in a folder; see ``HybridRetriever.load``."""
-        return cls(HybridRetriever.load(folder, encoder))
+    def load(cls, folder: str | Path, encoder: M3Encoder | Embeddings) -> M3VectorStore:
+        """Return the store saved in a folder; see ``HybridRetriever.load``.
+
+        encoder: the model, or M3Embeddings of it.
+        """
+        return cls(HybridRetriever.load(folder, _encoder(encoder)))
 
     def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
         query = Query("", Representations(dense=np.array([embedding], np.float32)))
@@ -212,6 +229,16 @@ class M3VectorStore(VectorStore):
         colbert = weights.colbert if "colbert" in hybrid.encoder.outputs else 0.0
         total = weights.dense + lexical + colbert
         return lambda score: min(1.0, max(0.0, score / total))
+
+
+def _encoder(embedding: Embeddings | M3Encoder) -> M3Encoder:
+    encoder = embedding.encoder if isinstance(embedding, M3Embeddings) else embedding
+    if not isinstance(encoder, M3Encoder):
+        raise InputError(
+            f"M3VectorStore expects M3Embeddings or an M3Encoder, got {embedding!r:.80}. It "
+            "needs term weights and token vectors, which other embeddings do not give."
+        )
+    return encoder
 
 
 def _no_others(options: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ from llama_index.core.bridge.pydantic import Field
 from pydantic import InstanceOf, computed_field, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.llama_index.component import StrictComponent
 
 
-class M3Embedding(BaseEmbedding):
+class M3Embedding(StrictComponent, BaseEmbedding):
     """Dense vectors of length 1, for any LlamaIndex index or vector store.
 
     encoder: the model. embed_batch_size: texts of a call, 1 to 2048; the encoder sorts them

@@ -51,7 +51,7 @@ def to_filter(filters: Filters) -> Filter | None:
     if isinstance(filters, MetadataFilters):
         return _group(filters)
     raise FilterError(
-        "filters expects MetadataFilters, or a mapping such as {'lang': 'en'}, got "
+        "filters expects MetadataFilters(filters=[…]), or a mapping such as {'lang': 'en'}, got "
         f"{filters!r:.80}."
     )
 

@@ -48,6 +48,9 @@ class LexicalRetriever(BaseRetriever):
         compile_filter(self._filter)  # what is wrong with it shows now, not at the first question
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.index!r}, k={self.k})"
+
     @abstractmethod
     def _query(self, text: str) -> Query:
         """Return the query with what the leg needs of it."""
@@ -101,6 +104,7 @@ class M3SparseRetriever(LexicalRetriever):
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
         given twice.
         """
+        check_k(k)
         records = records_of(nodes)
         texts = [record.text for record in records]
         index = LocalIndex(modes=("sparse",))
@@ -136,6 +140,7 @@ class BM25Retriever(LexicalRetriever):
 
         bm25: None is ``BM25()``. Raises DuplicateIdError for an id given twice.
         """
+        check_k(k)
         index = LocalIndex(modes=(), weighting=bm25 or BM25())
         index.add(records_of(nodes), Representations())
         return cls(index, k=k, filters=filters, callback_manager=callback_manager)

@@ -14,9 +14,9 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
+from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.representations import Hit, Mode, Ranking, Record
-from m3_retrievers.retriever import HybridRetriever
 
 # Where LlamaIndex's own stores keep the node itself, and where ours keeps whose part it is:
 # apart from the node's metadata, which may use any name.
@@ -50,8 +50,16 @@ def embedded(node: BaseNode) -> str:
 
 
 def records_of(nodes: Iterable[BaseNode]) -> list[Record]:
-    """Return a record a node: its metadata for filters, and the node itself as JSON."""
-    return [_record(node) for node in nodes]
+    """Return a record a node: its metadata for filters, and the node itself as JSON.
+
+    Raises InputError for what is no list of nodes.
+    """
+    if isinstance(nodes, BaseNode | str):
+        raise InputError(
+            f"nodes expects a list of nodes, got one {type(nodes).__name__}: {nodes!r:.60}. "
+            "Wrap it."
+        )
+    return [_record(_node(node, position)) for position, node in enumerate(nodes)]
 
 
 def to_node(record: Record | Hit) -> BaseNode:
@@ -98,22 +106,14 @@ def scores_of(found: NodeWithScore) -> dict[str, float]:
     return dict(found.scores) if isinstance(found, ScoredNode) else {}
 
 
-def store(
-    hybrid: HybridRetriever,
-    nodes: Iterable[BaseNode],
-    *,
-    batch_size: int = 256,
-    show_progress: bool = False,
-) -> list[str]:
-    """Upsert nodes; returns their ids."""
-    records = records_of(nodes)
-    return hybrid.upsert(
-        [record.text for record in records],
-        ids=[record.id for record in records],
-        metadata=[record.metadata for record in records],
-        show_progress=show_progress,
-        chunk_size=batch_size,
-    )
+def _node(node: BaseNode, position: int) -> BaseNode:
+    if not isinstance(node, BaseNode):
+        raise InputError(
+            f"nodes expects LlamaIndex nodes or Documents, got {type(node).__name__} "
+            f"({node!r:.60}) at position {position}. Wrap a text as Document(text=text); of a "
+            "NodeWithScore take its .node."
+        )
+    return node
 
 
 def _record(node: BaseNode) -> Record:

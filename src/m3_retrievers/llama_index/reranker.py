@@ -14,6 +14,7 @@ from pydantic import InstanceOf, computed_field
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.llama_index.nodes import ScoredNode, embedded, scored
 from m3_retrievers.representations import HybridWeights
 from m3_retrievers.reranking import COLBERT_ONLY, rerank
@@ -21,7 +22,7 @@ from m3_retrievers.reranking import COLBERT_ONLY, rerank
 dispatcher = get_dispatcher(__name__)
 
 
-class M3ColbertRerank(BaseNodePostprocessor):
+class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
     """Reorders nodes by late interaction (MaxSim), from whatever retriever they come.
 
     encoder: a model with a ColBERT head. top_n: how many to keep, at least 1; None keeps all.
@@ -46,9 +47,10 @@ class M3ColbertRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        if query_bundle is None:
+        if not isinstance(query_bundle, QueryBundle):
             raise InputError(
-                f"{self.class_name()} expects a query, got none. Pass query_bundle= or query_str=."
+                f"{self.class_name()} expects a query, got {query_bundle!r:.60}. Pass a text as "
+                "query_str=, or a QueryBundle as query_bundle=."
             )
         name = self.encoder.name
         top_n = len(nodes) if self.top_n is None else self.top_n

@@ -64,6 +64,17 @@ class M3EnsembleRetriever(BaseRetriever):
             made_by="from_nodes",
             foreign_only={"reranker": reranker, "fusion": fusion, "id_key": id_key},
         )
+        if hybrid is not None and not isinstance(hybrid, HybridRetriever):
+            raise InputError(
+                f"M3EnsembleRetriever expects a HybridRetriever, got {hybrid!r:.80}. Give "
+                "retrievers as retrievers=[…]; an M3VectorStore has one under .hybrid."
+            )
+        for leg in retrievers or ():
+            if not isinstance(leg, BaseRetriever):
+                raise InputError(
+                    f"retrievers expects LlamaIndex retrievers, got {leg!r:.80}. Of an index take "
+                    ".as_retriever()."
+                )
         if hybrid is None and filters is not None:
             raise InputError(
                 "filters expects a HybridRetriever, got retrievers=. Give each retriever its own "
@@ -79,6 +90,10 @@ class M3EnsembleRetriever(BaseRetriever):
         self._filter = to_filter(filters)
         compile_filter(self._filter)  # what is wrong with it shows now, not at the first question
         super().__init__(callback_manager=callback_manager, verbose=verbose)
+
+    def __repr__(self) -> str:
+        inside = self.retrievers if self.hybrid is None else self.hybrid
+        return f"M3EnsembleRetriever({inside!r}, k={self.k})"
 
     @classmethod
     def from_nodes(
@@ -100,6 +115,7 @@ class M3EnsembleRetriever(BaseRetriever):
         legs, recall, fusion, weights: as for ``HybridRetriever``. Raises DuplicateIdError for
         an id given twice.
         """
+        check_k(k)
         hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
         hybrid.upsert(records_of(nodes), show_progress=show_progress)
         return cls(hybrid, k=k, filters=filters, callback_manager=callback_manager)

@@ -7,7 +7,7 @@ from typing import Self
 
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
 from llama_index.core.bridge.pydantic import Field
-from pydantic import InstanceOf, model_validator
+from pydantic import ConfigDict, InstanceOf, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import MissingExtraError
@@ -24,6 +24,8 @@ class M3SparseEmbedding(BaseSparseEmbedding):
 
     Raises MissingHeadError at the first call if the model has no sparse head.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     encoder: InstanceOf[M3Encoder] = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)

@@ -28,8 +28,9 @@ from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.llama_index.embeddings import M3Embedding
 from m3_retrievers.llama_index.filters import all_of, to_filter
-from m3_retrievers.llama_index.nodes import REF_DOC_ID, store, to_node
+from m3_retrievers.llama_index.nodes import REF_DOC_ID, records_of, to_node
 from m3_retrievers.llama_index.query import answer
+from m3_retrievers.records import check_ids
 from m3_retrievers.retriever import HybridRetriever
 
 
@@ -53,11 +54,11 @@ class M3VectorStore(BasePydanticVectorStore):
     """
 
     hybrid: InstanceOf[HybridRetriever] = Field(exclude=True)
-    stores_text: bool = True
+    stores_text: bool = Field(default=True, exclude=True)
     is_embedding_query: bool = False
 
     def __init__(self, hybrid: HybridRetriever, *, is_embedding_query: bool = False) -> None:
-        super().__init__(hybrid=hybrid, stores_text=True, is_embedding_query=is_embedding_query)  # type: ignore[call-arg]
+        super().__init__(hybrid=hybrid, is_embedding_query=is_embedding_query)  # type: ignore[call-arg]
 
     @classmethod
     def class_name(cls) -> str:
@@ -90,7 +91,8 @@ class M3VectorStore(BasePydanticVectorStore):
         given twice.
         """
         _no_others(kwargs)
-        return store(self.hybrid, nodes, batch_size=batch_size, show_progress=show_progress)
+        records = records_of(nodes)
+        return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Store nodes; see ``add``."""
@@ -202,11 +204,17 @@ class M3VectorStore(BasePydanticVectorStore):
         encoder: M3Encoder,
         namespace: str = DEFAULT_VECTOR_STORE,
     ) -> M3VectorStore:
-        """Return the store that ``StorageContext.persist(persist_dir)`` wrote."""
+        """Return the store that ``StorageContext.persist(persist_dir)`` wrote.
+
+        To load the docstore too, give it as ``StorageContext.from_defaults(persist_dir=…,
+        vector_store=…)``: without it LlamaIndex looks for a store of its own.
+        """
         name = f"{namespace}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
         return cls.from_persist_path(Path(persist_dir) / name, encoder)
 
     def _ids(self, node_ids: Sequence[str] | None, filter: Filter | None) -> list[str]:
+        if node_ids is not None:
+            check_ids(node_ids, name="node_ids")
         passes = compile_filter(filter)
         wanted = self.hybrid.index.ids if node_ids is None else node_ids
         return [record.id for record in self.hybrid.get(wanted) if passes(record.metadata)]

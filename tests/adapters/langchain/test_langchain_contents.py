@@ -29,7 +29,7 @@ def test_contents() -> None:
         "M3SparseRetriever",
         "M3VectorStore",
     ]
-    assert set(room.__all__) <= set(dir(room))
+    assert [name for name in dir(room) if not name.startswith("__")] == room.__all__
     assert all(getattr(room, name).__name__ == name for name in room.__all__)
 
 

@@ -31,7 +31,7 @@ def test_contents() -> None:
         "M3SparseRetriever",
         "M3VectorStore",
     ]
-    assert set(room.__all__) <= set(dir(room))
+    assert [name for name in dir(room) if not name.startswith("__")] == room.__all__
     assert all(getattr(room, name).__name__ == name for name in room.__all__)
     with pytest.raises(AttributeError, match=r"m3_retrievers\.llama_index.*'M3Nothing'"):
         _ = room.M3Nothing
