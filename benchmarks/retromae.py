@@ -80,7 +80,6 @@ def main() -> None:
                 out = work / f"{start.name}-{seed}"
                 settings = TrainSettings(
                     model=str(start),
-                    data=(),
                     out=str(out),
                     modes=("dense",),
                     steps=options.steps,

@@ -53,7 +53,6 @@ def main() -> None:
     trained = train(
         TrainSettings(
             model="m3-mini",
-            data=(),
             out=str(options.work),
             steps=options.steps,
             learning_rate=1e-4,

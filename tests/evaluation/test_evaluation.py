@@ -207,6 +207,9 @@ def test_a_model_without_a_sparse_head_says_what_is_left_out(tiny_bert, collecti
     result = evaluate(plain, collection)
     assert list(result.values) == ["dense", "colbert", "bm25", "dense+bm25", "all"]
     assert any("BM25" in note for note in result.notes)
+    low, high = result.interval("dense")
+    assert low <= result.mean("dense") <= high
+    assert f"({low:.3f} to {high:.3f})" in result._repr_markdown_()
     assert "left out: sparse" in result.caption()
     with pytest.raises(InputError, match="mode 'sparse'"):
         evaluate(plain, collection, modes=["sparse"])

@@ -268,7 +268,7 @@ def test_training_goes_on_from_a_pretrained_backbone(settings, tmp_path):
     examples = [Example(f"q {n}", (TEXTS[n],), (TEXTS[n + 1],)) for n in range(8)]
     trained = train(
         TrainSettings(
-            model=str(done.folder), data=(), out=str(tmp_path / "m3"), steps=2, learning_rate=1e-4
+            model=str(done.folder), out=str(tmp_path / "m3"), steps=2, learning_rate=1e-4
         ),
         examples,
     )

@@ -39,7 +39,6 @@ EXAMPLES = [
 def settings(tiny_m3, tmp_path) -> TrainSettings:
     return TrainSettings(
         model=str(tiny_m3),
-        data=(),
         out=str(tmp_path / "out"),
         batch=BatchSettings(tokens=512, max_queries=4, lengths=(64, 128)),
         steps=12,
@@ -60,6 +59,17 @@ def test_the_loss_falls(settings, lora):
     losses = curve(trained)
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert {"dense", "sparse", "colbert", "ensemble", "distill_colbert"} <= set(trained.log[0])
+
+
+def test_a_delta_on_a_delta_is_saved_whole_alone(settings, tmp_path):
+    lora = LoraSettings(rank=4)
+    first = train(replace(settings, lora=lora, steps=2), EXAMPLES)
+    on_top = replace(
+        settings, model=str(first.folder / "adapter"), lora=lora, steps=2, out=str(tmp_path / "two")
+    )
+    second = train(on_top, EXAMPLES)
+    assert not (second.folder / "adapter").exists()
+    assert M3Encoder.from_pretrained(second.folder, device="cpu").encode_query("a").dense.shape
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)])

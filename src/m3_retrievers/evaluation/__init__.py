@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from m3_retrievers.evaluation.benchmark import represent as represent
     from m3_retrievers.evaluation.datasets import Collection as Collection
     from m3_retrievers.evaluation.datasets import read_collection as read_collection
+    from m3_retrievers.evaluation.metrics import interval as interval
     from m3_retrievers.evaluation.report import Evaluation as Evaluation
     from m3_retrievers.evaluation.significance import Comparison as Comparison
     from m3_retrievers.evaluation.significance import compare as compare
     from m3_retrievers.evaluation.tuning import Tuned as Tuned
+    from m3_retrievers.evaluation.tuning import halves as halves
     from m3_retrievers.evaluation.tuning import tune_weights as tune_weights
 
 _HOMES = {
@@ -22,6 +24,8 @@ _HOMES = {
     "Tuned": "tuning",
     "compare": "significance",
     "evaluate": "benchmark",
+    "halves": "tuning",
+    "interval": "metrics",
     "read_collection": "datasets",
     "represent": "benchmark",
     "tune_weights": "tuning",
@@ -34,6 +38,8 @@ __all__ = [
     "Tuned",
     "compare",
     "evaluate",
+    "halves",
+    "interval",
     "read_collection",
     "represent",
     "tune_weights",

@@ -58,10 +58,17 @@ class Evaluation:
         """Return the mean of a measure over all queries."""
         return float(self.values[mode][measure].mean())
 
-    def table(self) -> str:
-        """Return the means with 95 % bootstrap intervals as Markdown, published figures beside."""
+    def interval(self, mode: str, measure: str = "nDCG@10") -> tuple[float, float]:
+        """Return the 95 % bootstrap confidence interval of ``mean``."""
         from m3_retrievers.evaluation.metrics import interval
 
+        return interval(self.values[mode][measure])
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+    def table(self) -> str:
+        """Return the means with 95 % bootstrap intervals as Markdown, published figures beside."""
         measures = list(next(iter(self.values.values())))
         theirs = published(self.collection)
         head = ["mode", *measures, *([f"BGE-M3, {theirs.measure} (published)"] if theirs else [])]
@@ -70,7 +77,7 @@ class Evaluation:
         for mode, found in self.values.items():
             cells = [LABELS[mode]]
             for name in measures:
-                low, high = interval(found[name])
+                low, high = self.interval(mode, name)
                 cells.append(f"{found[name].mean():.4f} ({low:.3f} to {high:.3f})")
             if theirs:
                 cells.append(theirs.figures.get(mode, ""))
@@ -107,8 +114,6 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the runs, as JSON."""
-        from m3_retrievers.evaluation.metrics import interval
-
         content = {name: getattr(self, name) for name in _PLAIN}
         content["weights"] = asdict(self.weights)
         content["means"] = {
@@ -116,7 +121,7 @@ class Evaluation:
             for mode, found in self.values.items()
         }
         content["intervals"] = {
-            mode: {name: interval(values) for name, values in found.items()}
+            mode: {name: self.interval(mode, name) for name in found}
             for mode, found in self.values.items()
         }
         # unrounded: a run read back and the same run at hand must tie on every query

@@ -81,7 +81,8 @@ class RetrievalSettings:
 
 def check_parts(encoder: object, *, recall: object, fusion: object, weights: object) -> None:
     """Raise InputError for a part of the wrong kind, such as a model's name for an encoder."""
-    if not isinstance(encoder, M3Encoder):
+    # what encodes is enough: somebody's own encoder need not inherit from ours
+    if not hasattr(encoder, "encode_documents"):
         raise InputError(
             f"encoder expects an M3Encoder, got {encoder!r:.80}. Make one with "
             "M3Encoder.from_pretrained('m3-mini')."

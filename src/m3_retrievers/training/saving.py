@@ -2,7 +2,8 @@
 
 ``folder`` holds the whole model: M3Encoder and FlagEmbedding load it alike. Where a
 low-rank delta was trained, ``folder/adapter`` holds it alone, in PEFT's own format, beside
-the heads: a few megabytes instead of the backbone.
+the heads: a few megabytes instead of the backbone. Of a model that is a delta itself, such
+as m3-mini, only the whole is written: a delta on a delta loads nowhere.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     backbone: Any = module.backbone
     if hasattr(backbone, "merge_and_unload"):
-        _save_adapter(module, folder / ADAPTER, source=source, weights=weights)
+        if source.adapter is None:
+            _save_adapter(module, folder / ADAPTER, source=source, weights=weights)
         backbone = copy.deepcopy(backbone).merge_and_unload()
     with quiet_transformers():
         backbone.save_pretrained(folder)
@@ -50,7 +52,8 @@ def _save_adapter(
 ) -> None:
     backbone: Any = module.backbone
     backbone.peft_config["default"].base_model_name_or_path = source.name
-    backbone.save_pretrained(folder)
+    # a delta on linear layers has no embeddings; left to itself PEFT asks the hub about them
+    backbone.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card
     for stem, state in _head_states(module).items():
         save_file(state, folder / f"{stem}.safetensors")

@@ -89,7 +89,8 @@ class TrainSettings:
     """One training run; every field can stand in a TOML file.
 
     model: a folder, a hub id, ``"m3-mini"`` or ``"m3-mini/backbone"`` (without our adapter).
-    data: .jsonl files or folders of them. out: the folder the model is saved to.
+    out: the folder the model is saved to. data: .jsonl files or folders of them, for ``train``
+    to read where it is not handed examples.
     modes: which outputs are trained; their heads are made where the model lacks them.
     colbert_dim: width of a new ColBERT head; 0 for the hidden size.
     lora: a low-rank delta instead of all weights; None trains the whole backbone.
@@ -106,8 +107,8 @@ class TrainSettings:
     """
 
     model: str
-    data: tuple[str, ...]
     out: str
+    data: tuple[str, ...] = ()
     modes: tuple[Mode, ...] = MODES
     colbert_dim: int = 0
     lora: LoraSettings | None = None
