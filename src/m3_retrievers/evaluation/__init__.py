@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from m3_retrievers.evaluation.significance import Comparison as Comparison
     from m3_retrievers.evaluation.significance import compare as compare
     from m3_retrievers.evaluation.tuning import Tuned as Tuned
-    from m3_retrievers.evaluation.tuning import halves as halves
     from m3_retrievers.evaluation.tuning import tune_weights as tune_weights
 
 _HOMES = {
@@ -24,7 +23,6 @@ _HOMES = {
     "Tuned": "tuning",
     "compare": "significance",
     "evaluate": "benchmark",
-    "halves": "tuning",
     "interval": "metrics",
     "read_collection": "datasets",
     "represent": "benchmark",
@@ -38,7 +36,6 @@ __all__ = [
     "Tuned",
     "compare",
     "evaluate",
-    "halves",
     "interval",
     "read_collection",
     "represent",
