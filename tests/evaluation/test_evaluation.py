@@ -210,6 +210,7 @@ def test_a_model_without_a_sparse_head_says_what_is_left_out(tiny_bert, collecti
     low, high = result.interval("dense")
     assert low <= result.mean("dense") <= high
     assert f"({low:.3f} to {high:.3f})" in result._repr_markdown_()
+    assert len(repr(result)) < 200
     assert "left out: sparse" in result.caption()
     with pytest.raises(InputError, match="mode 'sparse'"):
         evaluate(plain, collection, modes=["sparse"])

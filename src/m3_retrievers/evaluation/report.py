@@ -54,6 +54,13 @@ class Evaluation:
     query_ids: tuple[str, ...]
     runs: Mapping[str, Run] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        modes = ", ".join(self.values)
+        return (
+            f"Evaluation({self.collection!r}, model={self.model!r}, "
+            f"queries={len(self.query_ids)}, modes=[{modes}])"
+        )
+
     def mean(self, mode: str, measure: str = "nDCG@10") -> float:
         """Return the mean of a measure over all queries."""
         return float(self.values[mode][measure].mean())
