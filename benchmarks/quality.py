@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def main() -> None:
 def short(one: Evaluation) -> dict[str, Any]:
     """Return an evaluation's caption, means and intervals, without the values a query."""
     content = one.to_dict()
-    return {"caption": one.caption()} | {key: content[key] for key in ("means", "intervals")}
+    # a folder's name, without where it lies on one machine
+    named = replace(one, model=Path(one.model).name)
+    return {"caption": named.caption()} | {key: content[key] for key in ("means", "intervals")}
 
 
 def table(found: dict[str, Evaluation]) -> str:

@@ -1,23 +1,27 @@
-"""Put a trained adapter into the package, as the m3-mini that is shipped.
+"""Put trained adapters into the package, as the m3-mini that is shipped.
 
 The numbers are stored as float16 (half the size; the model is what these files say), every
 file is pinned by its SHA-256, and the hybrid weights are those chosen on validation data::
 
-    python benchmarks/m3_mini/ship.py OUT/adapter --scale 0.7 --weights 0.25 0.1 1
+    python benchmarks/m3_mini/ship.py OUT/adapter OTHER/adapter --weights 0.5 0.5 1
 
-``--scale`` goes only so far from the backbone to what was trained (delta and ColBERT head; the
-identity is where that head began): fine-tuned models carry over better to other collections
-from a point between (WiSE-FT, arXiv 2109.01903). 0.4, 0.7 and 1 were tried on validation data.
+Of several adapters the mean is shipped (a model soup, arXiv 2203.05482): runs that start from the
+same backbone and differ in data and seed average to a model that carries over better than each.
+The mean of low-rank deltas is one delta whose rank is the sum of theirs. ``--scale`` goes only so
+far from the backbone to what was trained (delta and ColBERT head; the identity is where that head
+began), as WiSE-FT does (arXiv 2109.01903). What was tried on validation data: the model card.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import m3_retrievers
 from m3_retrievers.encoder.adapter import CONFIG, WEIGHTS
@@ -33,38 +37,74 @@ LIMIT = 6_000_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("adapter", type=Path)
+    parser.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER")
     parser.add_argument("--weights", type=float, nargs=3, metavar=("DENSE", "SPARSE", "COLBERT"))
     parser.add_argument("--scale", type=float, default=1.0)
     options = parser.parse_args()
-    for name in (WEIGHTS, f"{SPARSE_FILE}.safetensors", f"{COLBERT_FILE}.safetensors"):
-        state = load_file(options.adapter / name)
-        if name.startswith(COLBERT_FILE):
-            state = {key: options.scale * value for key, value in state.items()}
-            state["weight"] += (1 - options.scale) * torch.eye(*state["weight"].shape)
-        state = {key: value.half() for key, value in state.items()}
-        save_file(state, TARGET / name, metadata={"format": "pt"})
-        (TARGET / name).chmod(0o644)
-    trained = json.loads((options.adapter / CONFIG).read_text("utf-8"))
-    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": BACKBONE}
-    config["lora_alpha"] *= options.scale
-    config["target_modules"] = sorted(config["target_modules"])
-    write(CONFIG, config)
-    model = json.loads((options.adapter / CONFIG_FILE).read_text("utf-8"))
-    if options.weights:
-        model["weights"] = dict(zip(("dense", "sparse", "colbert"), options.weights, strict=True))
-    write(CONFIG_FILE, model)
+    write_adapter(TARGET, options.adapters, scale=options.scale, weights=options.weights)
     files = sorted(path for path in TARGET.iterdir() if path.suffix in (".json", ".safetensors"))
     pinned = [path for path in files if path.name != "checksums.json"]
-    write("checksums.json", {path.name: sha256(path) for path in pinned})
+    write(TARGET / "checksums.json", {path.name: sha256(path) for path in pinned})
     size = sum(path.stat().st_size for path in TARGET.iterdir())
     print(f"{TARGET}: {size:,} bytes")
     if size > LIMIT:
         raise SystemExit(f"expected at most {LIMIT:,} bytes; train with a smaller rank")
 
 
-def write(name: str, content: dict[str, object]) -> None:
-    (TARGET / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+def write_adapter(
+    target: Path,
+    adapters: Sequence[Path],
+    *,
+    scale: float = 1.0,
+    weights: Sequence[float] | None = None,
+) -> None:
+    """Write the mean of adapters, ``scale`` of the way from the backbone, in PEFT's format."""
+    save(target / WEIGHTS, joined([load_file(folder / WEIGHTS) for folder in adapters]))
+    sparse, colbert = (f"{name}.safetensors" for name in (SPARSE_FILE, COLBERT_FILE))
+    save(target / sparse, mean([load_file(folder / sparse) for folder in adapters]))
+    head = mean([load_file(folder / colbert) for folder in adapters])
+    head = {key: scale * value for key, value in head.items()}
+    head["weight"] += (1 - scale) * torch.eye(*head["weight"].shape)
+    save(target / colbert, head)
+    configs = [json.loads((folder / CONFIG).read_text("utf-8")) for folder in adapters]
+    trained = configs[0]
+    if any(
+        one["r"] != trained["r"] or one["lora_alpha"] != trained["lora_alpha"] for one in configs
+    ):
+        raise SystemExit("expected adapters of one rank and alpha; train them alike")
+    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": BACKBONE}
+    # alpha / r is the factor of each delta: a mean of n takes 1 / n of what one had
+    config["r"] = len(configs) * trained["r"]
+    config["lora_alpha"] = scale * trained["lora_alpha"]
+    config["target_modules"] = sorted(config["target_modules"])
+    write(target / CONFIG, config)
+    model = json.loads((adapters[0] / CONFIG_FILE).read_text("utf-8"))
+    if weights:
+        model["weights"] = dict(zip(("dense", "sparse", "colbert"), weights, strict=True))
+    write(target / CONFIG_FILE, model)
+
+
+def joined(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the sum of low-rank deltas B·A as one: rows of A and columns of B side by side."""
+    side = {"lora_A": 0, "lora_B": 1}
+    return {
+        key: torch.cat([state[key] for state in states], dim=side[key.split(".")[-2]])
+        for key in states[0]
+    }
+
+
+def mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
+
+
+def save(path: Path, state: dict[str, Tensor]) -> None:
+    halves = {key: value.half().contiguous() for key, value in state.items()}
+    save_file(halves, path, metadata={"format": "pt"})
+    path.chmod(0o644)
+
+
+def write(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

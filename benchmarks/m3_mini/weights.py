@@ -42,7 +42,6 @@ def main() -> None:
             GRID,
             metric="nDCG@10",
             representations=represent(encoder, collection),
-            depth=10,
         )
         print(folder.name, f"{found[folder.name].max():.4f}", flush=True)
     means = np.mean(list(found.values()), axis=0)
