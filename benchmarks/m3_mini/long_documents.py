@@ -23,7 +23,7 @@ from common import RESULTS, machine, timed, write_result
 from quality import short, table
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.encoder.checkpoint import locate
+from m3_retrievers.encoder.source import locate
 from m3_retrievers.evaluation import Collection, evaluate, read_collection, represent
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -25,9 +25,9 @@ from torch import Tensor
 
 import m3_retrievers
 from m3_retrievers.encoder.adapter import CONFIG, WEIGHTS
-from m3_retrievers.encoder.checkpoint import CONFIG_FILE
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
 from m3_retrievers.encoder.mini import BACKBONE, sha256
+from m3_retrievers.encoder.source import CONFIG_FILE
 
 TARGET = Path(m3_retrievers.__file__).parent / "models" / "m3_mini"
 # What PEFT needs to read the adapter, without the many settings of other methods.

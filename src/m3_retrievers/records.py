@@ -24,6 +24,14 @@ def check_ids(ids: Iterable[str], *, name: str) -> None:
         raise InputError(f"{name} expects a list of ids, got one string {ids!r}: wrap it.")
 
 
+def check_no_others(options: Mapping[str, object], *, owner: str) -> None:
+    """Refuse what a framework's ``**kwargs`` lets through: an ignored option misleads."""
+    if options:
+        raise InputError(
+            f"{owner} got options it does not know: {sorted(options)}. Leave them out."
+        )
+
+
 def records_of(
     texts: Iterable[str | Record],
     ids: Iterable[str] | None,

@@ -260,6 +260,10 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def head(self, k: int) -> Ranking:
+        """Return the first k places."""
+        return Ranking(self.ids[:k], self.scores[:k])
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:

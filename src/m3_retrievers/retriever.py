@@ -125,10 +125,10 @@ class HybridRetriever:
         """Encode documents, add them, and return their ids (made up where none are given).
 
         texts: strings, or records, which bring id and metadata with them. They may come from
-        a generator; a list is checked whole before anything is encoded. The
-        work goes in chunks of ``chunk_size`` documents: an interruption or an error leaves
-        all finished chunks in the index. Raises DuplicateIdError for an id given twice or
-        already known (``upsert`` replaces), InputError for what is no text.
+        a generator; a list is checked whole before anything is encoded. The work goes in
+        chunks of ``chunk_size`` documents: an interruption or an error leaves all finished
+        chunks in the index. Raises DuplicateIdError for an id given twice or already known
+        (``upsert`` replaces), InputError for what is no text.
         """
         return store(
             self.index,
@@ -176,9 +176,7 @@ class HybridRetriever:
         """
         if outputs is None or self.index.modes.issuperset(outputs):
             return self.index.vectors(ids, outputs=outputs)
-        unknown = [id for id in ids if id not in self.index]
-        if unknown:
-            raise InputError(f"expected ids of the index, got {unknown[0]!r}.")
+        self._check_known(ids)
         texts = [record.text for record in self.index.get(ids)]
         return self.encoder.encode_documents(texts, outputs=outputs)
 
@@ -241,10 +239,8 @@ class HybridRetriever:
         Their ranks count among themselves. Raises InputError for an unknown id.
         """
         check_ids(ids, name="score")
+        self._check_known(ids)
         candidates = self.index.in_order(ids)
-        unknown = set(ids).difference(candidates)
-        if unknown:
-            raise InputError(f"expected ids of the index, got {min(unknown)!r}.")
         return Hits(self._scored(self._prepared(query), candidates, len(ids)) if ids else ())
 
     # On disk
@@ -279,6 +275,11 @@ class HybridRetriever:
 
     def _query_outputs(self) -> tuple[Output, ...]:
         return encoded_modes(self._modes) or ("dense",)
+
+    def _check_known(self, ids: Sequence[str]) -> None:
+        unknown = next((id for id in ids if id not in self.index), None)
+        if unknown is not None:
+            raise InputError(f"expected ids of the index, got {unknown!r}.")
 
     def _prepared(self, query: str | Query) -> Query:
         return query if isinstance(query, Query) else self.prepare(query)

@@ -13,7 +13,8 @@ from transformers import AutoModel
 
 from m3_retrievers import HeadSpec, HybridRetriever, M3Encoder
 from m3_retrievers.encoder import mini
-from m3_retrievers.encoder.checkpoint import load, locate
+from m3_retrievers.encoder.checkpoint import load
+from m3_retrievers.encoder.source import locate
 from m3_retrievers.errors import CheckpointError, IndexModelError
 
 TEXTS = ["rivers run to the sea", "one", ""]

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoints import digest
-from m3_retrievers.encoder.checkpoint import load, locate
+from m3_retrievers.encoder.checkpoint import load
 from m3_retrievers.encoder.pieces import Piece, cut, tokenize
+from m3_retrievers.encoder.source import locate
 from m3_retrievers.training.collate import Step
 from m3_retrievers.training.losses import Losses
 from m3_retrievers.training.model import M3Module

@@ -6,7 +6,8 @@ import textwrap
 
 import torch
 
-from m3_retrievers.encoder.checkpoint import load, locate
+from m3_retrievers.encoder.checkpoint import load
+from m3_retrievers.encoder.source import locate
 from m3_retrievers.training.batches import Draw
 from m3_retrievers.training.collate import Collator
 from m3_retrievers.training.model import M3Module

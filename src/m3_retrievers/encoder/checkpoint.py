@@ -18,10 +18,7 @@ from transformers.utils import logging as transformers_logging
 from m3_retrievers.encoder.adapter import merge
 from m3_retrievers.encoder.heads import Heads, load_heads
 from m3_retrievers.encoder.pieces import Frame, find_frame
-from m3_retrievers.encoder.source import CONFIG_FILE as CONFIG_FILE
-from m3_retrievers.encoder.source import Pooling, tokenizer_file, weight_files
-from m3_retrievers.encoder.source import Source as Source
-from m3_retrievers.encoder.source import locate as locate
+from m3_retrievers.encoder.source import Pooling, Source, tokenizer_file, weight_files
 from m3_retrievers.errors import CheckpointError
 
 

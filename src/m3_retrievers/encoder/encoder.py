@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ class M3Encoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it is made of: another process loads the model at its own first use."""
-        return _made, (type(self), self.source, self.settings, self.device, self.dtype)
+        made = partial(type(self), device=self.device, dtype=self.dtype)
+        return made, (self.source, self.settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> M3Encoder:
         """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
@@ -340,13 +341,3 @@ class M3Encoder:
     def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
         """Representations of no texts, with the right widths: a row of the empty text, less it."""
         return self._encode([""], query=False, outputs=wanted)[:0]
-
-
-def _made(
-    cls: type[M3Encoder],
-    source: Source,
-    settings: Settings,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> M3Encoder:
-    return cls(source, settings, device=device, dtype=dtype)

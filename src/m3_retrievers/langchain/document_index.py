@@ -20,6 +20,7 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.documents import records_of, to_document
 from m3_retrievers.langchain.legs import asearch, ls_params, search
+from m3_retrievers.records import check_no_others
 from m3_retrievers.retriever import HybridRetriever
 
 
@@ -49,8 +50,7 @@ class M3DocumentIndex(DocumentIndex):
 
         batch_size, show_progress: as for ``M3VectorStore.add_documents``.
         """
-        if kwargs:
-            raise InputError(f"upsert expects no other options, got {kwargs!r}.")
+        check_no_others(kwargs, owner="M3DocumentIndex.upsert")
         stored = self.hybrid.upsert(
             records_of(items), chunk_size=batch_size, show_progress=show_progress
         )

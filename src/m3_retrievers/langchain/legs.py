@@ -42,8 +42,7 @@ class Leg(BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
         self.ranking = self.hybrid.recall_leg(self.asked, self.leg, filter=self.filter)
-        best = Ranking(self.ranking.ids[: self.shown], self.ranking.scores[: self.shown])
-        return from_ranking(self.hybrid.index, best, self.leg)
+        return from_ranking(self.hybrid.index, self.ranking.head(self.shown), self.leg)
 
 
 def search(

@@ -23,7 +23,7 @@ from m3_retrievers.langchain.documents import (
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
 from m3_retrievers.packed import Floats
-from m3_retrievers.records import check_k
+from m3_retrievers.records import check_k, check_no_others
 from m3_retrievers.representations import Query, Record, Representations
 from m3_retrievers.retriever import HybridRetriever
 
@@ -81,7 +81,7 @@ class M3VectorStore(VectorStore):
         **kwargs: Any,
     ) -> M3VectorStore:
         """Return a store of the documents, as ``from_texts`` does of texts."""
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         made = cls(HybridRetriever(_encoder(embedding)))
         made.add_documents(documents, ids=ids)
         return made
@@ -100,7 +100,7 @@ class M3VectorStore(VectorStore):
         ids: None takes the documents' own; a document without any gets a new one. Each batch
         is stored before the next is encoded. Raises DuplicateIdError for an id given twice.
         """
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         records = records_of(documents, ids)
         return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
 
@@ -120,7 +120,7 @@ class M3VectorStore(VectorStore):
 
         Raises InputError without ids: nothing is emptied by an argument that was forgotten.
         """
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         if ids is None:
             raise InputError("delete expects a list of ids, got None. Name what is to go.")
         self.hybrid.delete(ids)
@@ -134,14 +134,14 @@ class M3VectorStore(VectorStore):
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Return the k best documents by hybrid score, as they were stored."""
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         return [to_document(hit) for hit in self.hybrid.search(query, k=k, filter=filter)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return the k best documents, each mode's score in the metadata, and the hybrid score."""
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         hits = self.hybrid.search(query, k=k, filter=filter)
         return [(from_hit(hit), hit.score) for hit in hits]
 
@@ -149,7 +149,7 @@ class M3VectorStore(VectorStore):
         self, embedding: Sequence[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Return the k best documents by inner product with a dense vector (h,)."""
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         return [to_document(record) for record in self._nearest(embedding, k, filter)]
 
     def max_marginal_relevance_search(
@@ -166,7 +166,7 @@ class M3VectorStore(VectorStore):
 
         Nearness is the dense one. lambda_mult: 1 for relevance alone, 0 for diversity alone.
         """
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         prepared = self.hybrid.prepare(query)
         hits = self.hybrid.search(prepared, k=fetch_k, filter=filter)
         records = [Record(hit.id, hit.text, hit.metadata) for hit in hits]
@@ -185,7 +185,7 @@ class M3VectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Return k of the ``fetch_k`` nearest to a dense vector (h,), unlike each other."""
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         return self._diverse(embedding, self._nearest(embedding, fetch_k, filter), k, lambda_mult)
 
     def save(self, folder: str | Path) -> None:
@@ -239,11 +239,3 @@ def _encoder(embedding: Embeddings | M3Encoder) -> M3Encoder:
             "needs term weights and token vectors, which other embeddings do not give."
         )
     return encoder
-
-
-def _no_others(options: Mapping[str, Any]) -> None:
-    """Refuse what the base class's ``**kwargs`` lets through: an ignored option misleads."""
-    if options:
-        raise InputError(
-            f"M3VectorStore got options it does not know: {sorted(options)}. Leave them out."
-        )

@@ -41,8 +41,7 @@ class Leg(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:  # noqa: ARG002
         self.ranking = self.hybrid.recall_leg(self.asked, self.leg, filter=self.filter)
-        best = Ranking(self.ranking.ids[: self.shown], self.ranking.scores[: self.shown])
-        return [*from_ranking(self.hybrid.index, best, self.leg)]
+        return [*from_ranking(self.hybrid.index, self.ranking.head(self.shown), self.leg)]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)

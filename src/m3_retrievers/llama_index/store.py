@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from m3_retrievers.llama_index.embeddings import M3Embedding
 from m3_retrievers.llama_index.filters import all_of, to_filter
 from m3_retrievers.llama_index.nodes import REF_DOC_ID, records_of, to_node
 from m3_retrievers.llama_index.query import answer
-from m3_retrievers.records import check_ids
+from m3_retrievers.records import check_ids, check_no_others
 from m3_retrievers.retriever import HybridRetriever
 
 
@@ -90,7 +90,7 @@ class M3VectorStore(BasePydanticVectorStore):
         Each batch is stored before the next is encoded. Raises DuplicateIdError for an id
         given twice.
         """
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         records = records_of(nodes)
         return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
 
@@ -100,7 +100,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of one document; an unknown one has none."""
-        _no_others(delete_kwargs)
+        check_no_others(delete_kwargs, owner="M3VectorStore")
         self.hybrid.delete(self._ids(None, {REF_DOC_ID: {"$eq": ref_doc_id}}))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -118,7 +118,7 @@ class M3VectorStore(BasePydanticVectorStore):
         Raises InputError without either: nothing is emptied by an argument that was
         forgotten; that is what ``clear`` is for.
         """
-        _no_others(delete_kwargs)
+        check_no_others(delete_kwargs, owner="M3VectorStore")
         if node_ids is None and filters is None:
             raise InputError(
                 "delete_nodes expects node_ids or filters, got neither. To remove all, use clear."
@@ -168,7 +168,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
         Raises InputError for a mode that the store or its index does not have.
         """
-        _no_others(kwargs)
+        check_no_others(kwargs, owner="M3VectorStore")
         of_documents = {REF_DOC_ID: {"$in": query.doc_ids}} if query.doc_ids else None
         return answer(self.hybrid, query, filter=all_of([to_filter(query.filters), of_documents]))
 
@@ -230,11 +230,3 @@ class _QuestionsOnly(M3Embedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return [[] for _ in texts]
-
-
-def _no_others(options: Mapping[str, Any]) -> None:
-    """Refuse what the base class's ``**kwargs`` lets through: an ignored option misleads."""
-    if options:
-        raise InputError(
-            f"M3VectorStore got options it does not know: {sorted(options)}. Leave them out."
-        )

@@ -75,11 +75,6 @@ class RetroMAEModule(nn.Module):
         """The encoder that is kept."""
         return self.model.base_model
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
     def forward(self, batch: MaskedBatch) -> RetroMAELosses:
         """Return the losses of a batch."""
         clean = batch.clean

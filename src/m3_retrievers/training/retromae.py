@@ -21,17 +21,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, set_seed
 
 from m3_retrievers.encoder.batching import plan_batches
-from m3_retrievers.encoder.checkpoint import (
-    CONFIG_FILE,
-    Checkpoint,
-    Source,
-    load,
-    locate,
-    quiet_transformers,
-)
+from m3_retrievers.encoder.checkpoint import Checkpoint, load, quiet_transformers
 from m3_retrievers.encoder.forward import pad
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.pieces import Piece, check_texts, cut, tokenize
+from m3_retrievers.encoder.source import CONFIG_FILE, Source, locate
 from m3_retrievers.errors import CheckpointError, InputError, TrainingDataError
 from m3_retrievers.training.decoding import MaskedBatch, RetroMAELosses, RetroMAEModule
 from m3_retrievers.training.gather import world

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from m3_retrievers.encoder.checkpoint import CONFIG_FILE, Source, quiet_transformers
+from m3_retrievers.encoder.checkpoint import quiet_transformers
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
+from m3_retrievers.encoder.source import CONFIG_FILE, Source
 from m3_retrievers.representations import HybridWeights
 from m3_retrievers.training.model import M3Module
 
