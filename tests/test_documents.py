@@ -1,3 +1,5 @@
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,46 @@ def test_a_limit_spreads_over_the_library():
     few = standard_library(50)
     assert len(few) == 50
     assert len({record.id.split(".")[0] for record in few}) > 20
+
+
+CLASSIC = '''
+"""The made module itself."""
+
+Pair = tuple
+
+class Box:
+    """A box that holds one thing."""
+
+    Key = str
+
+    def open(self, key):
+        """Open the box with a key."""
+
+async def first(items):
+    """Return the first of all items."""
+'''
+GENERIC = (
+    CLASSIC.replace("Pair =", "type Pair[T] =")
+    .replace("Key =", "type Key =")
+    .replace("class Box", "class Box[T]")
+    .replace("def open", "def open[K: str]")
+    .replace("def first", "def first[*Ts]")
+)
+since_312 = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="type statements and type parameters are new in Python 3.12"
+)
+
+
+@pytest.mark.parametrize("code", [CLASSIC, pytest.param(GENERIC, marks=since_312)])
+def test_types_and_their_parameters_are_no_documents(code, tmp_path, monkeypatch):
+    write(tmp_path, {"made.py": code.encode()})
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    found = {record.id: record.text for record in standard_library()}
+    assert found == {
+        "made": "made: The made module itself.",
+        "made.Box": "made.Box: A box that holds one thing.",
+        "made.first": "made.first(items): Return the first of all items.",
+        "made.Box.open": "made.Box.open(self, key): Open the box with a key.",
+    }
+    titles = {passage.metadata["title"] for passage in read_passages(code, source="made.py")}
+    assert titles == {"made.py", "Box", "first"}

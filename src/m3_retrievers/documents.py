@@ -34,6 +34,9 @@ _NO_DOCUMENTATION = {
 }
 _MARKDOWN_HEADING = re.compile(r"#{1,6}\s+(?P<title>.+)")
 _RST_UNDERLINE = re.compile(r"([=\-~^\"'#*+.`:_])\1{2,}\s*")
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+# Of all statements only these have a name that is a str: that of `type X = ...` is a node.
+_Definition = ast.ClassDef | _Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +140,9 @@ def _docstrings(path: Path, module: str, source: str) -> Iterator[Record]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return  # the library ships a few files that are meant not to parse
-    todo: list[tuple[str, ast.AST]] = [(module, tree)]
+    todo: list[tuple[str, ast.Module | _Definition]] = [(module, tree)]
     while todo:
         name, node = todo.pop(0)
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
         docstring = " ".join((ast.get_docstring(node) or "").split()[:DOCSTRING_WORDS])
         if len(docstring.split()) >= 4:
             kind = {ast.Module: "module", ast.ClassDef: "class"}.get(type(node), "function")
@@ -150,15 +151,14 @@ def _docstrings(path: Path, module: str, source: str) -> Iterator[Record]:
                 f"{name}{_signature(node)}: {docstring}",
                 {"name": name, "kind": kind, "source": source, "line": getattr(node, "lineno", 1)},
             )
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if not isinstance(node, _Function):
             for child in node.body:
-                child_name = getattr(child, "name", "_")
-                if not child_name.startswith("_"):
-                    todo.append((f"{name}.{child_name}", child))
+                if isinstance(child, _Definition) and not child.name.startswith("_"):
+                    todo.append((f"{name}.{child.name}", child))
 
 
 def _signature(node: ast.AST) -> str:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    if isinstance(node, _Function):
         return f"({ast.unparse(node.args)})"
     return ""
 
@@ -213,7 +213,7 @@ def _python_blocks(text: str) -> list[_Block]:
     lines = text.splitlines()
     blocks, start, title = [], 1, ""
     for node in body:
-        names = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        names = isinstance(node, _Definition)
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         if names and first > start:
             blocks.append(_Block("\n".join(lines[start - 1 : first - 1]).strip("\n"), start, title))

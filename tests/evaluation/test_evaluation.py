@@ -1,5 +1,6 @@
 """Protocols against naive loops, measures against hand-made numbers, files against records."""
 
+import ast
 import json
 from dataclasses import replace
 
@@ -143,6 +144,44 @@ def test_measures_are_those_of_the_field():
     np.testing.assert_allclose(values["RR@10"], [1 / 2, 0], atol=1e-9)
     with pytest.raises(InputError, match="nDCH@10"):
         measure(run, qrels, ["nDCH@10"])
+
+
+def test_measures_are_read_without_what_python_3_14_took_from_ast(monkeypatch):
+    for gone in ("Num", "Str", "NameConstant"):
+        monkeypatch.delitem(vars(ast), gone, raising=False)
+    run = {"q": (["a", "b"], [2.0, 1.0])}
+    qrels = {"q": {"a": 1, "b": 2}}
+    exact = {
+        "P@2": 1,
+        "P(rel=2)@2": 1 / 2,
+        "RR(rel=2)": 1 / 2,
+        "P(rel=2, cutoff=1)": 0,
+        "AP(judged_only=True)": 1,
+        "IPrec@0.5": 1,
+        "nDCG(dcg='log2', gains={1: 2, 2: 0})@1": 1,
+    }
+    values = measure(run, qrels, list(exact))
+    assert {name: float(value) for name, [value] in values.items()} == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "nDCG@",
+        "nDCG@k",
+        "nDCG@-1",
+        "nDCG(10)",
+        "P(**{'rel': 2})",
+        "P@5; R@5",
+        "x.P@5",
+        "P(x=[1])",
+    ],
+)
+def test_what_is_no_measure_is_refused_by_its_name(wrong):
+    with pytest.raises(InputError) as refused:
+        metrics.reach(["nDCG@10", wrong])
+    assert repr(wrong) in str(refused.value)
 
 
 def test_equal_scores_count_in_the_order_of_the_run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,16 +59,46 @@ def reach(measures: Sequence[str]) -> int:
 
 def _parsed(measures: Sequence[str]) -> dict[str, Any]:
     require_package("ir-measures", module="ir_measures", extra="evaluate", purpose="Evaluating")
-    import ir_measures
-
     if isinstance(measures, str) or not measures:
         raise InputError(f"measures expects a list of names such as {MEASURES}, got {measures!r}.")
     try:
-        return {name: ir_measures.parse_measure(name) for name in measures}
-    except (NameError, ValueError) as error:
+        return {name: _parsed_one(name) for name in measures}
+    except (SyntaxError, ValueError) as error:
         raise InputError(
             f"measures expects names such as {MEASURES}, got {list(measures)!r} ({error})."
         ) from error
+
+
+def _parsed_one(name: str) -> Any:
+    """Return a measure such as ``nDCG(dcg='exp-log2')@10``.
+
+    As ir_measures.parse_measure does, whose ast.Num is gone from Python 3.14.
+    """
+    from ir_measures.measures import registry
+
+    node = ast.parse(name, mode="eval").body
+    at = None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        at, node = _value(node.right), node.left
+    params: dict[str, Any] = {}
+    if isinstance(node, ast.Call):
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise ValueError("** is not understood")
+            params[keyword.arg] = _value(keyword.value)
+        if node.args:
+            raise ValueError("parameters need names")
+        node = node.func
+    if not isinstance(node, ast.Name) or node.id not in registry:
+        raise ValueError(f"measure not found: {ast.unparse(node)}")
+    known = registry[node.id]
+    return known(**params if at is None else params | {known.AT_PARAM: at})
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant | ast.Dict):
+        return ast.literal_eval(node)
+    raise ValueError(f"not a value: {ast.unparse(node)}")
 
 
 def interval(
