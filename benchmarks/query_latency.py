@@ -41,8 +41,9 @@ from full_size import write_full_size_m3
 
 from m3_retrievers import HybridRetriever, HybridWeights, LocalIndex, M3Encoder, Recall
 from m3_retrievers.errors import TruncationWarning
-from m3_retrievers.packed import MultiVectors
-from m3_retrievers.representations import Record, Representations
+from m3_retrievers.types.hits import Record
+from m3_retrievers.types.packed import MultiVectors
+from m3_retrievers.types.representations import Representations
 
 WEIGHTS = HybridWeights()
 K = 10

@@ -27,7 +27,7 @@ from typing import Any
 
 from training_sets import Pair, TrainingSet, write_collection
 
-from m3_retrievers.documents import standard_library
+from m3_retrievers.corpora.standard_library import standard_library
 from m3_retrievers.training import Example, read_examples, write_examples
 
 CROPPED = ("scitldr_en", "squad_en")

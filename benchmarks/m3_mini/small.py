@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.documents import standard_library
+from m3_retrievers.corpora.standard_library import standard_library
 from m3_retrievers.evaluation import Collection, compare, evaluate
 from m3_retrievers.training import (
     BatchSettings,

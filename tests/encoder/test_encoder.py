@@ -8,7 +8,8 @@ import torch
 from m3_retrievers import M3Encoder
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.errors import InputError, MemoryWarning, TextTooLongError, TruncationWarning
-from m3_retrievers.representations import ALL_OUTPUTS, HybridWeights, Representations
+from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.representations import ALL_OUTPUTS, Representations
 
 TEXTS = ["The river rose three metres.", "", "图书管理员很快找到了那一页。", "page " * 40, "page"]
 

@@ -19,8 +19,10 @@ from safetensors.numpy import load_file
 from checkpoints import digest, write_tiny_m3
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import TruncationWarning
-from m3_retrievers.packed import MultiVectors
-from m3_retrievers.representations import HybridWeights, Output, Representations, Scores
+from m3_retrievers.types.packed import MultiVectors
+from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.representations import Output, Representations
+from m3_retrievers.types.scores import Scores
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDED = json.loads((FIXTURES / "flag_embedding.json").read_text("utf-8"))

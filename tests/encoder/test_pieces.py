@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3_retrievers.encoder.pieces import Frame, Tokens, check_texts, cut
+from m3_retrievers.checks import check_texts
+from m3_retrievers.encoder.pieces import Frame, Tokens, cut
 from m3_retrievers.errors import InputError, TextTooLongError, TruncationWarning
 
 FRAME = Frame((0,), (2,))

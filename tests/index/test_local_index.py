@@ -15,9 +15,10 @@ from m3_retrievers.errors import (
 )
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.packed import MultiVectors
-from m3_retrievers.representations import Query, Record, Representations
-from m3_retrievers.scoring import by_mode
+from m3_retrievers.scoring.modes import by_mode
+from m3_retrievers.types.hits import Query, Record
+from m3_retrievers.types.packed import MultiVectors
+from m3_retrievers.types.representations import Representations
 
 WORDS = ("river", "bridge", "page", "clock", "book", "cat")
 WIDTH, VOCABULARY = 8, 40

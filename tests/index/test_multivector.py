@@ -3,8 +3,8 @@ import pytest
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.multivector import MultiVectorIndex
-from m3_retrievers.packed import MultiVectors
-from m3_retrievers.scoring import maxsim
+from m3_retrievers.scoring.late_interaction import maxsim
+from m3_retrievers.types.packed import MultiVectors
 
 
 def pack(count: int, *, seed: int = 0, width: int = 16) -> MultiVectors:

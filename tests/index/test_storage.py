@@ -11,7 +11,7 @@ import pytest
 from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
 from m3_retrievers.index import storage
 from m3_retrievers.index.storage import read_generation, read_model, write_generation
-from m3_retrievers.representations import Record
+from m3_retrievers.types.hits import Record
 
 MODEL = {"name": "tiny", "fingerprint": "abc"}
 
@@ -121,7 +121,7 @@ REAL_KILLS = """
 import os, sys
 from pathlib import Path
 from m3_retrievers.index.storage import read_generation, write_generation
-from m3_retrievers.representations import Record
+from m3_retrievers.types.hits import Record
 
 def save(folder, number):
     settings = {"number": number}

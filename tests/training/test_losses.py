@@ -25,7 +25,6 @@ from torch import Tensor
 
 import reference
 from m3_retrievers.errors import TrainingError
-from m3_retrievers.representations import HybridWeights
 from m3_retrievers.training.losses import (
     Losses,
     ModeScores,
@@ -36,6 +35,7 @@ from m3_retrievers.training.losses import (
     self_distillation,
 )
 from m3_retrievers.training.settings import LossSettings
+from m3_retrievers.types.plan import HybridWeights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDED = json.loads((FIXTURES / "flag_embedding_losses.json").read_text("utf-8"))

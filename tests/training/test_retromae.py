@@ -17,9 +17,9 @@ from m3_retrievers.encoder.forward import Padded
 from m3_retrievers.errors import CheckpointError, InputError, TrainingDataError
 from m3_retrievers.training import RetroMAESettings, TrainSettings, pretrain, train
 from m3_retrievers.training.data import Example
-from m3_retrievers.training.decoding import DecoderLayer, MaskedBatch
-from m3_retrievers.training.masking import Vocabulary, mask_words, visible_rows
-from m3_retrievers.training.retromae import locate_backbone, open_module
+from m3_retrievers.training.retromae.decoding import DecoderLayer, MaskedBatch
+from m3_retrievers.training.retromae.masking import Vocabulary, mask_words, visible_rows
+from m3_retrievers.training.retromae.pretraining import locate_backbone, open_module
 from sentences import SENTENCES
 
 TEXTS = [*SENTENCES, *(f"{one} {two}" for one, two in itertools.pairwise(SENTENCES))]
@@ -137,7 +137,7 @@ def masked_batch(model):
 
 
 def test_the_losses_are_mean_cross_entropies_of_the_right_tokens(settings, monkeypatch):
-    monkeypatch.setattr("m3_retrievers.training.decoding._LOGITS_AT_ONCE", 2)
+    monkeypatch.setattr("m3_retrievers.training.retromae.decoding._LOGITS_AT_ONCE", 2)
     _, module = open_module(locate_backbone(settings.model), settings)
     module.eval()
     batch = masked_batch(settings.model)

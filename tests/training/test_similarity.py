@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
-from m3_retrievers.packed import offsets_of
 from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode_scores
+from m3_retrievers.types.packed import offsets_of
 
 Tokens = list[tuple[int, float]]  # one text: (vocabulary id, term weight) a token
 WIDTH = 3

@@ -5,8 +5,8 @@ import sys
 
 def main() -> None:
     """Run the command line; what this package refuses ends as one message, not a traceback."""
+    from m3_retrievers.checks import require_package
     from m3_retrievers.errors import M3Error, MissingExtraError
-    from m3_retrievers.lazy import require_package
 
     try:
         for package in ("typer", "rich"):

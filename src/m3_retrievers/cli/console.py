@@ -13,22 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from m3_retrievers.display.highlight import document_segments, excerpt, within
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import M3Warning
 from m3_retrievers.explain.explanation import Explanation
-from m3_retrievers.explain.highlight import document_segments, excerpt, within
-from m3_retrievers.representations import Hit, Mode
+from m3_retrievers.types.hits import Hit
+from m3_retrievers.types.plan import Mode
 
 # Rich takes 80 columns for what is no terminal; a table in a file may be wider.
 _PIPED_WIDTH = 120
-
-LABELS = {
-    "dense": "dense",
-    "sparse": "sparse",
-    "bm25": "BM25",
-    "colbert": "ColBERT",
-    "hybrid": "hybrid",
-}
 
 _TERMS_SHOWN = 5
 # What a text could steer a terminal with; each becomes one visible character.

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from m3_retrievers.cli.console import LABELS, grid, legs_for, messages, results
-from m3_retrievers.documents import DOCSTRING_WORDS, standard_library
+from m3_retrievers.cli.console import grid, legs_for, messages, results
+from m3_retrievers.corpora.standard_library import DOCSTRING_WORDS, standard_library
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import IndexModelError
-from m3_retrievers.representations import Mode, Record
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Record
+from m3_retrievers.types.plan import Mode, name_of
 
 QUESTIONS = (
     "how do I read a csv file row by row?",
@@ -64,7 +65,7 @@ def run(*, out: Path, limit: int | None) -> None:
 def _ask(retriever: HybridRetriever, question: str) -> None:
     hits = retriever.search(question, k=_SHOWN)
     modes = list(hits[0].ranks)
-    labels = [LABELS[mode] for mode in modes]
+    labels = [name_of(mode) for mode in modes]
     table = grid(*labels, "score", "answer", title=question, numbers=(*labels, "score"))
     for hit in hits:
         ranks = [str(hit.ranks[mode]) for mode in modes]

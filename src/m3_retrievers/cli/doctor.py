@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from rich.markup import escape
 
+from m3_retrievers.cli.checkup import checks, environment, is_bge_m3, model_facts
 from m3_retrievers.cli.console import grid, results
-from m3_retrievers.doctor import checks, environment, is_bge_m3, model_facts
 from m3_retrievers.encoder.encoder import M3Encoder
 
 

@@ -15,7 +15,7 @@ from m3_retrievers.evaluation.published import published
 from m3_retrievers.evaluation.report import LABELS, Evaluation, is_saved
 from m3_retrievers.evaluation.significance import compare
 from m3_retrievers.evaluation.tuning import Tuned, tune_weights
-from m3_retrievers.representations import HybridWeights
+from m3_retrievers.types.plan import HybridWeights
 
 
 def run(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from m3_retrievers.cli.console import legs_for, messages, results
-from m3_retrievers.documents import read_folder
+from m3_retrievers.corpora.folder import read_folder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
-from m3_retrievers.representations import Record
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Record
 
 
 def run(folder: Path, *, out: Path, model: str) -> None:

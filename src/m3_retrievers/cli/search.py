@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.markup import escape
 
-from m3_retrievers.cli.console import LABELS, grid, marked, place, results, snippet
+from m3_retrievers.cli.console import grid, marked, place, results, snippet
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.storage import read_model
-from m3_retrievers.representations import Hit
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Hit
+from m3_retrievers.types.plan import name_of
 
 # Hits whose text is shown with what matched in it; each is read by the model once more.
 _EXPLAINED = 3
@@ -35,7 +36,7 @@ def run(
         console.print("No hits: nothing in the index passes the filter.")
         return
     modes = list(hits[0].scores)
-    labels = [LABELS.get(mode, mode) for mode in modes]
+    labels = [name_of(mode) for mode in modes]
     table = grid("#", "where", *labels, "text", title=escape(question), numbers=("#", *labels))
     for number, hit in enumerate(hits, start=1):
         scores = [f"{hit.scores[mode]:.3f}" if mode in hit.scores else "–" for mode in modes]
@@ -51,7 +52,7 @@ def run(
 def _shares(hits: Sequence[Hit]) -> Any:
     """Return a table of each mode's rank among the candidates and its share of the score."""
     modes = list(hits[0].scores)
-    labels = [LABELS.get(mode, mode) for mode in modes]
+    labels = [name_of(mode) for mode in modes]
     table = grid(
         "#", "where", *labels, title="Rank, and share of the score", numbers=("#", *labels)
     )

@@ -11,8 +11,8 @@ from scipy import sparse as sp
 
 from m3_retrievers.encoder.forward import Pass
 from m3_retrievers.encoder.pieces import Piece, Tokens
-from m3_retrievers.packed import MultiVectors, TokenTable, offsets_of
-from m3_retrievers.representations import Output, Representations
+from m3_retrievers.types.packed import MultiVectors, TokenTable, offsets_of
+from m3_retrievers.types.representations import Output, Representations
 
 
 class Collector:

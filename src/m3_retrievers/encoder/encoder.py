@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
+from m3_retrievers.checks import check_k, check_texts
 from m3_retrievers.encoder.batching import run_batches
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
@@ -22,7 +23,7 @@ from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.forward import forward, pad
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.pairs import distinct
-from m3_retrievers.encoder.pieces import Truncation, check_texts, cut, tokenize
+from m3_retrievers.encoder.pieces import Truncation, cut, tokenize
 from m3_retrievers.encoder.settings import (
     DType,
     Settings,
@@ -33,14 +34,9 @@ from m3_retrievers.encoder.settings import (
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.errors import InputError
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import (
-    ALL_OUTPUTS,
-    HybridWeights,
-    Output,
-    Representations,
-    Scores,
-)
+from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
+from m3_retrievers.types.scores import Scores
 
 
 class M3Encoder:

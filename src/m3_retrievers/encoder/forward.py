@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.pieces import Piece
-from m3_retrievers.representations import Output
+from m3_retrievers.types.representations import Output
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.errors import CheckpointError, InputError, TextTooLongError, TruncationWarning
+from m3_retrievers.errors import CheckpointError, TextTooLongError, TruncationWarning
 
 Truncation: TypeAlias = Literal["warn", "error", "windows"]
 TRUNCATIONS: tuple[Truncation, ...] = ("warn", "error", "windows")
@@ -64,23 +64,6 @@ class Piece:
     heads: NDArray[np.int64]
     start: int
     stop: int
-
-
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return the texts as a list; InputError names the first that is not a string."""
-    if isinstance(texts, str):
-        raise InputError(
-            f"expected a list of texts, got one string ({texts[:40]!r}). "
-            "Pass [text], or use encode_query for one text."
-        )
-    checked = list(texts)
-    for position, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InputError(
-                f"expected a list of strings, got {type(text).__name__} ({text!r:.60}) at position "
-                f"{position}. Drop it or turn it into a string first."
-            )
-    return checked
 
 
 def find_frame(tokenizer: Any) -> Frame:

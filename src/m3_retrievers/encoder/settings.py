@@ -10,7 +10,7 @@ import torch
 
 from m3_retrievers.encoder.pieces import TRUNCATIONS, Truncation
 from m3_retrievers.errors import InputError, MissingHeadError
-from m3_retrievers.representations import ALL_OUTPUTS, Output
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 

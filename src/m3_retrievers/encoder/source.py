@@ -21,7 +21,7 @@ from m3_retrievers.encoder.adapter import Adapter, find_adapter
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
 from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini, sha256
 from m3_retrievers.errors import CheckpointError, InputError
-from m3_retrievers.representations import HybridWeights
+from m3_retrievers.types.plan import HybridWeights
 
 Pooling: TypeAlias = Literal["cls", "mean"]
 CONFIG_FILE = "m3_retrievers.json"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.datasets import Collection
@@ -27,10 +28,10 @@ from m3_retrievers.evaluation.published import published
 from m3_retrievers.evaluation.report import Evaluation, Run
 from m3_retrievers.evaluation.scores import BLOCK, Block, Scorer, word_bm25
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.packed import Floats
-from m3_retrievers.ranking import top_k
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import HybridWeights, Mode, Output, Representations
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import HybridWeights, Mode
+from m3_retrievers.types.representations import Output, Representations
 
 Protocol: TypeAlias = Literal["union", "paper"]
 # Each row of the paper's tables: the modes whose scores it adds.

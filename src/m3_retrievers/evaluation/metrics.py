@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.report import Run
-from m3_retrievers.lazy import require_package
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
 # What a measure without a cutoff (AP, RR) looks at: TREC's own depth.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import DatasetError
 from m3_retrievers.evaluation.published import published
-from m3_retrievers.representations import HybridWeights
+from m3_retrievers.types.plan import HybridWeights
 
 # Document ids and scores, best first, by query.
 Run: TypeAlias = dict[str, tuple[list[str], list[float]]]

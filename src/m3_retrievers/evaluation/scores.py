@@ -13,9 +13,10 @@ from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.lexical.tokenizers import WordTokenizer
-from m3_retrievers.packed import Floats
-from m3_retrievers.ranking import top_k
-from m3_retrievers.representations import Mode, Representations
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Representations
 
 # Queries scored at once: 64 of them over 100,000 documents are 26 MB a mode.
 BLOCK = 64

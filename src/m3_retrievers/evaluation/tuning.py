@@ -15,8 +15,9 @@ from m3_retrievers.evaluation.datasets import Collection
 from m3_retrievers.evaluation.metrics import measure, reach
 from m3_retrievers.evaluation.report import Run
 from m3_retrievers.evaluation.scores import Scorer, word_bm25
-from m3_retrievers.ranking import top_k
-from m3_retrievers.representations import HybridWeights, Mode, Representations
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.plan import HybridWeights, Mode
+from m3_retrievers.types.representations import Representations
 
 # ColBERT is the unit; only the ratios of the weights order documents.
 GRID = tuple(

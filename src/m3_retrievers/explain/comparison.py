@@ -9,7 +9,7 @@ from typing import Any
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Explanation
 from m3_retrievers.explain.words import spelled
-from m3_retrievers.markup import name_of
+from m3_retrievers.types.plan import name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class Comparison:
         }
 
     def _repr_html_(self) -> str:
-        from m3_retrievers.explain.html import comparison
+        from m3_retrievers.display.explanations import comparison
 
         return comparison(self)
 

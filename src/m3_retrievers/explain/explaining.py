@@ -8,15 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from m3_retrievers.checks import check_texts
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.encoder.pieces import Tokens, check_texts, cut, tokenize
+from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Alignment, Explanation, ReadText, TermShare
 from m3_retrievers.explain.stored import as_stored, bm25_of
 from m3_retrievers.explain.words import cluster_end, term_shares
-from m3_retrievers.packed import TokenWeight
-from m3_retrievers.representations import Hit, Mode, Output, Query, Representations
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Hit, Query
+from m3_retrievers.types.packed import TokenWeight
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Output, Representations
 
 # Far above what float16 vectors in a store cost (5e-4), far below another text's score.
 _TOLERANCE = 2e-3

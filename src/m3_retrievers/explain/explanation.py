@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.packed import Floats, TokenWeight
-from m3_retrievers.representations import Hit, Mode
+from m3_retrievers.types.hits import Hit
+from m3_retrievers.types.packed import Floats, TokenWeight
+from m3_retrievers.types.plan import Mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,12 +166,12 @@ class Explanation:
         return {"score": alignment.score, "matches": matches}
 
     def plot(self, *, width: int = 24) -> Figure:
-        """Return a heat map of the alignment, a matplotlib Figure; see ``explain.plot``."""
-        from m3_retrievers.explain.plot import heat_map
+        """Return a heat map of the alignment, a matplotlib Figure; see ``display.plots``."""
+        from m3_retrievers.display.plots import heat_map
 
         return heat_map(self, width=width)
 
     def _repr_html_(self) -> str:
-        from m3_retrievers.explain.html import explanation
+        from m3_retrievers.display.explanations import explanation
 
         return explanation(self)

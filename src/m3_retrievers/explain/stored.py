@@ -5,7 +5,7 @@ from __future__ import annotations
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.packed import MultiVectors
+from m3_retrievers.types.packed import MultiVectors
 
 
 def bm25_of(index: Index) -> BM25 | None:

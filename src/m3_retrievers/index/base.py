@@ -13,8 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from scipy import sparse as sp
 
-from m3_retrievers.packed import Floats
-from m3_retrievers.representations import Mode, Output, Query, Ranking, Record, Representations
+from m3_retrievers.types.hits import Query, Ranking, Record
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Output, Representations
 
 Filter = Mapping[str, Any]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.packed import Floats
-from m3_retrievers.ranking import top_k
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.packed import Floats
 
 # Gathering a row costs about as much as scoring three in place, so a filter that admits
 # more than this share is applied after scoring all rows.

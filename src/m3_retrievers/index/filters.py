@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import FilterError
 from m3_retrievers.index.base import Filter
-from m3_retrievers.representations import Metadata, Record
+from m3_retrievers.types.hits import Metadata, Record
 
 Test = Callable[[Metadata], bool]
 FieldTest = Callable[[Any], bool]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.packed import Floats, offsets_of
-from m3_retrievers.ranking import top_k
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.packed import Floats, offsets_of
 
 Rows = NDArray[np.integer[Any]]
 

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers import markup
+from m3_retrievers.checks import check_ids, check_k
 from m3_retrievers.errors import DuplicateIdError, InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
 from m3_retrievers.index.dense import GrowingRows
 from m3_retrievers.index.filters import FilteredRows
-from m3_retrievers.index.legs import STORED, Legs
 from m3_retrievers.index.multivector import ColbertDtype
+from m3_retrievers.index.records import stored_record
 from m3_retrievers.index.storage import read_generation, write_generation
-from m3_retrievers.packed import Floats
-from m3_retrievers.records import check_ids, check_k, stored_record
-from m3_retrievers.representations import Mode, Output, Query, Ranking, Record, Representations
+from m3_retrievers.index.stores import STORED, Legs
+from m3_retrievers.types.hits import Query, Ranking, Record
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Output, Representations
 
 # Deleted rows stay until there are this many and they outnumber the live ones, so that a
 # delete costs nothing and memory stays below twice what the documents need.
@@ -66,6 +68,8 @@ class LocalIndex:
 
     def _repr_html_(self) -> str:
         told = {"documents": len(self), "modes": ", ".join(sorted(self.modes))}
+        from m3_retrievers.display import markup
+
         return markup.facts("LocalIndex", told)
 
     @property

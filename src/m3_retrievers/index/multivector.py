@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.dense import GrowingRows
-from m3_retrievers.packed import MultiVectors, offsets_of
-from m3_retrievers.ranking import top_k
+from m3_retrievers.scoring.top import top_k
+from m3_retrievers.types.packed import MultiVectors, offsets_of
 
 ColbertDtype: TypeAlias = Literal["float16", "float32"]
 COLBERT_DTYPES: tuple[ColbertDtype, ...] = ("float16", "float32")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
-from m3_retrievers.representations import Record
+from m3_retrievers.types.hits import Record
 
 FORMAT = "m3-retrievers index"
 VERSION = 1

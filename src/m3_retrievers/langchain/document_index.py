@@ -16,12 +16,12 @@ from langchain_core.retrievers import LangSmithRetrieverParams
 from pydantic import ConfigDict, Field, InstanceOf
 from typing_extensions import override
 
+from m3_retrievers.checks import check_no_others
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.documents import records_of, to_document
 from m3_retrievers.langchain.legs import asearch, ls_params, search
-from m3_retrievers.records import check_no_others
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
 
 
 class M3DocumentIndex(DocumentIndex):

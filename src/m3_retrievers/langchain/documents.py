@@ -15,7 +15,8 @@ from langchain_core.documents import Document
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.langchain.checks import check_documents
-from m3_retrievers.representations import Hit, Mode, Ranking, Record
+from m3_retrievers.types.hits import Hit, Ranking, Record
+from m3_retrievers.types.plan import Mode
 
 
 def documents_of(

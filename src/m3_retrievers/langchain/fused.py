@@ -9,8 +9,8 @@ import numpy as np
 from langchain_core.documents import Document
 
 from m3_retrievers.langchain.documents import scored, scores_of
-from m3_retrievers.representations import Ranking
-from m3_retrievers.retriever import Fusion
+from m3_retrievers.types.hits import Ranking
+from m3_retrievers.types.plan import Fusion
 
 # What retrievers and rerankers write into metadata: no part of a document's identity.
 _WRITTEN = ("scores", "relevance_score")

@@ -15,12 +15,13 @@ from langchain_core.runnables import run_in_executor
 from pydantic import InstanceOf
 from typing_extensions import override
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import from_hit, from_ranking
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import Mode, Query, Ranking
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Query, Ranking
+from m3_retrievers.types.plan import Mode
 
 
 class Leg(BaseRetriever):

@@ -16,14 +16,16 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, InstanceOf, SkipValidation
 from typing_extensions import override
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.langchain.checks import check_encoder, check_question
 from m3_retrievers.langchain.documents import documents_of, from_ranking, records_of
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import Mode, Query, Representations
+from m3_retrievers.types.hits import Query
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Representations
 
 
 class LexicalRetriever(BaseRetriever):

@@ -12,8 +12,8 @@ from typing_extensions import override
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.langchain.documents import scored
-from m3_retrievers.representations import HybridWeights
-from m3_retrievers.reranking import COLBERT_ONLY, rerank
+from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
+from m3_retrievers.types.plan import HybridWeights
 
 
 class M3ColbertReranker(BaseDocumentCompressor):

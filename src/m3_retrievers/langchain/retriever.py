@@ -16,18 +16,17 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, InstanceOf, model_validator
 from typing_extensions import override
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.ensemble import FOREIGN_FUSION, check_doors, named_legs
-from m3_retrievers.hybrid.settings import DEFAULT_LEGS
+from m3_retrievers.frameworks.ensemble import FOREIGN_FUSION, check_doors, named_legs
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.langchain.documents import documents_of, records_of
 from m3_retrievers.langchain.fused import fuse
 from m3_retrievers.langchain.legs import asearch, ls_params, search
 from m3_retrievers.langchain.lexical import LexicalRetriever
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import HybridWeights, Mode
-from m3_retrievers.retriever import Fusion, HybridRetriever, Recall
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.plan import DEFAULT_LEGS, Fusion, HybridWeights, Mode, Recall
 
 
 class M3EnsembleRetriever(BaseRetriever):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from langchain_core.runnables import run_in_executor
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.langchain.checks import check_encoder
-from m3_retrievers.lazy import require_package
 
 if TYPE_CHECKING:
     from m3_retrievers.langchain.milvus import M3MilvusSparseEmbeddings

@@ -12,6 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from m3_retrievers.checks import check_k, check_no_others
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
@@ -22,10 +23,10 @@ from m3_retrievers.langchain.documents import (
     to_document,
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
-from m3_retrievers.packed import Floats
-from m3_retrievers.records import check_k, check_no_others
-from m3_retrievers.representations import Query, Record, Representations
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Query, Record
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.representations import Representations
 
 
 class M3VectorStore(VectorStore):

@@ -22,8 +22,8 @@ from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.lexical.tokenizers import WordTokenizer, from_state
-from m3_retrievers.packed import offsets_of
-from m3_retrievers.representations import Mode
+from m3_retrievers.types.packed import offsets_of
+from m3_retrievers.types.plan import Mode
 
 Variant: TypeAlias = Literal["okapi", "plus", "l"]
 Idf: TypeAlias = Literal["lucene", "rank_bm25"]

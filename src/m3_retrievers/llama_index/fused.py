@@ -8,9 +8,9 @@ import numpy as np
 from llama_index.core.schema import BaseNode, NodeWithScore
 
 from m3_retrievers.llama_index.nodes import ScoredNode, scored, scores_of
-from m3_retrievers.packed import Floats
-from m3_retrievers.representations import Ranking
-from m3_retrievers.retriever import Fusion
+from m3_retrievers.types.hits import Ranking
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import Fusion
 
 
 def fuse(

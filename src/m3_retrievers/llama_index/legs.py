@@ -10,8 +10,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from m3_retrievers.index.base import Filter
 from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
-from m3_retrievers.representations import Mode, Query, Ranking
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Query, Ranking
+from m3_retrievers.types.plan import Mode
 
 
 class Leg(BaseRetriever):

@@ -11,6 +11,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.filters import compile_filter
@@ -18,8 +19,9 @@ from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.llama_index.filters import Filters, to_filter
 from m3_retrievers.llama_index.nodes import from_ranking, records_of
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import Mode, Query, Representations
+from m3_retrievers.types.hits import Query
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Representations
 
 
 class LexicalRetriever(BaseRetriever):

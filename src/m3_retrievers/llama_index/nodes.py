@@ -16,7 +16,8 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
-from m3_retrievers.representations import Hit, Mode, Ranking, Record
+from m3_retrievers.types.hits import Hit, Ranking, Record
+from m3_retrievers.types.plan import Mode
 
 # Where LlamaIndex's own stores keep the node itself, and where ours keeps whose part it is:
 # apart from the node's metadata, which may use any name.

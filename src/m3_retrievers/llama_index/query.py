@@ -12,19 +12,14 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import (
-    HybridWeights,
-    Mode,
-    Output,
-    Query,
-    Ranking,
-    Representations,
-)
-from m3_retrievers.retriever import HybridRetriever, Recall
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.hits import Query, Ranking
+from m3_retrievers.types.plan import HybridWeights, Mode, Recall
+from m3_retrievers.types.representations import Output, Representations
 
 _LEG: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.DEFAULT: "dense",

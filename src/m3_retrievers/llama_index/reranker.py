@@ -16,8 +16,8 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.llama_index.nodes import ScoredNode, embedded, scored
-from m3_retrievers.representations import HybridWeights
-from m3_retrievers.reranking import COLBERT_ONLY, rerank
+from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
+from m3_retrievers.types.plan import HybridWeights
 
 dispatcher = get_dispatcher(__name__)
 

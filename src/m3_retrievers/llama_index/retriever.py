@@ -11,19 +11,18 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.ensemble import FOREIGN_FUSION, check_doors, named_legs
 from m3_retrievers.errors import InputError
-from m3_retrievers.hybrid.settings import DEFAULT_LEGS
+from m3_retrievers.frameworks.ensemble import FOREIGN_FUSION, check_doors, named_legs
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.llama_index.filters import Filters, to_filter
 from m3_retrievers.llama_index.fused import fuse
 from m3_retrievers.llama_index.legs import asearch, search
 from m3_retrievers.llama_index.nodes import records_of
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import HybridWeights, Mode
-from m3_retrievers.retriever import Fusion, HybridRetriever, Recall
+from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.plan import DEFAULT_LEGS, Fusion, HybridWeights, Mode, Recall
 
 
 class M3EnsembleRetriever(BaseRetriever):

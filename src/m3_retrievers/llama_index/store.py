@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import InstanceOf
 
+from m3_retrievers.checks import check_ids, check_no_others
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter, Index
@@ -30,8 +31,7 @@ from m3_retrievers.llama_index.embeddings import M3Embedding
 from m3_retrievers.llama_index.filters import all_of, to_filter
 from m3_retrievers.llama_index.nodes import REF_DOC_ID, records_of, to_node
 from m3_retrievers.llama_index.query import answer
-from m3_retrievers.records import check_ids, check_no_others
-from m3_retrievers.retriever import HybridRetriever
+from m3_retrievers.retrieval.retriever import HybridRetriever
 
 
 class M3VectorStore(BasePydanticVectorStore):

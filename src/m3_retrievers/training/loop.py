@@ -23,8 +23,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from typing_extensions import override
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
-from m3_retrievers.lazy import require_package
 
 _CHECKPOINTS = "checkpoints"
 _WEIGHTS = "trained.safetensors"

@@ -15,13 +15,14 @@ from itertools import chain
 import numpy as np
 from tqdm.auto import tqdm
 
+from m3_retrievers.checks import check_k, check_texts
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.encoder.pieces import check_texts
 from m3_retrievers.errors import InputError, TrainingDataError
-from m3_retrievers.records import check_k
-from m3_retrievers.representations import HybridWeights, Output, Query, Ranking
-from m3_retrievers.retriever import HybridRetriever, Recall
+from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.training.data import Example
+from m3_retrievers.types.hits import Query, Ranking
+from m3_retrievers.types.plan import HybridWeights, Recall
+from m3_retrievers.types.representations import Output
 
 # Queries encoded ahead of the search: 512 of 32 tokens × 1024 are 64 MiB of ColBERT vectors.
 _QUERIES_AT_ONCE = 512

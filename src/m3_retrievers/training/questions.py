@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, TrainingWarning
-from m3_retrievers.records import check_k
 from m3_retrievers.training.data import Example
 
 PROMPT = """Someone is looking for the text below and has never seen it. Write the one question \

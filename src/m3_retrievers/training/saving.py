@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from m3_retrievers.encoder.checkpoint import quiet_transformers
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
 from m3_retrievers.encoder.source import CONFIG_FILE, Source
-from m3_retrievers.representations import HybridWeights
 from m3_retrievers.training.model import M3Module
+from m3_retrievers.types.plan import HybridWeights
 
 ADAPTER = "adapter"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.representations import HybridWeights
+from m3_retrievers.types.plan import HybridWeights
 
 Mode: TypeAlias = Literal["dense", "sparse", "colbert"]
 MODES: tuple[Mode, ...] = ("dense", "sparse", "colbert")

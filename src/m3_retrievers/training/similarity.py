@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from m3_retrievers.scoring import packed_maxsim
+from m3_retrievers.scoring.late_interaction import packed_maxsim
 from m3_retrievers.training.losses import ModeScores
 
 

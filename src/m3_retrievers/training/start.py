@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.forward import hidden_states, pad
 from m3_retrievers.encoder.heads import Heads, HeadSpec
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.encoder.source import Source, locate
 from m3_retrievers.errors import MissingHeadError
-from m3_retrievers.lazy import require_package
 from m3_retrievers.training.settings import LoraSettings, TrainSettings
 
 # Texts the sparse head's start is fitted on: 384 unknowns from about 60,000 tokens.

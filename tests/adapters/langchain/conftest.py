@@ -9,7 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.representations import Representations
+from m3_retrievers.types.representations import Representations
 
 TEXTS = (
     "The river rose three metres overnight.",

@@ -13,7 +13,7 @@ from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder, ReciprocalRankFusion
 from m3_retrievers.errors import DuplicateIdError, FilterError, InputError
 from m3_retrievers.langchain import M3DocumentIndex, M3Embeddings, M3VectorStore
-from m3_retrievers.representations import Record
+from m3_retrievers.types.hits import Record
 
 QUERY = "Where is the river?"
 

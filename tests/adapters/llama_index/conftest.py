@@ -13,7 +13,7 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.representations import Representations
+from m3_retrievers.types.representations import Representations
 
 TEXTS = (
     "The river rose three metres overnight.",

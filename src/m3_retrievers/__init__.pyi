@@ -1,0 +1,14 @@
+from .encoder.encoder import M3Encoder as M3Encoder
+from .encoder.heads import HeadSpec as HeadSpec
+from .index.local import LocalIndex as LocalIndex
+from .lexical.bm25 import BM25 as BM25
+from .retrieval.retriever import HybridRetriever as HybridRetriever
+from .scoring.fusion import ReciprocalRankFusion as ReciprocalRankFusion
+from .scoring.fusion import WeightedSum as WeightedSum
+from .types.hits import Hit as Hit
+from .types.plan import HybridWeights as HybridWeights
+from .types.plan import Recall as Recall
+from .types.representations import Representations as Representations
+from .types.scores import Scores as Scores
+
+__version__: str

@@ -1,0 +1,70 @@
+"""What callers hand in, checked before anything is done with it.
+
+Every message says what was expected, what came, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from m3_retrievers.errors import InputError, MissingExtraError
+
+
+def check_k(k: int, *, name: str = "k") -> None:
+    """Raise InputError unless k is an integer of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
+
+
+def check_ids(ids: Iterable[str], *, name: str) -> None:
+    """Raise InputError where ids are one string, whose letters would be taken for ids."""
+    if isinstance(ids, str):
+        raise InputError(f"{name} expects a list of ids, got one string {ids!r}: wrap it.")
+
+
+def check_no_others(options: Mapping[str, object], *, owner: str) -> None:
+    """Refuse what a framework's ``**kwargs`` lets through: an ignored option misleads."""
+    if options:
+        raise InputError(
+            f"{owner} got options it does not know: {sorted(options)}. Leave them out."
+        )
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Return the texts as a list; InputError names the first that is not a string."""
+    if isinstance(texts, str):
+        raise InputError(
+            f"expected a list of texts, got one string ({texts[:40]!r}). "
+            "Pass [text], or use encode_query for one text."
+        )
+    checked = list(texts)
+    for position, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(
+                f"expected a list of strings, got {type(text).__name__} ({text!r:.60}) at position "
+                f"{position}. Drop it or turn it into a string first."
+            )
+    return checked
+
+
+def check_same_width(what: str, queries: int, documents: int) -> None:
+    """Raise InputError unless queries and documents have vectors of one width."""
+    if queries != documents:
+        raise InputError(
+            f"{what} expects queries and documents of one width, got {queries} and {documents}. "
+            "Encode both with the same model and settings."
+        )
+
+
+def require_package(package: str, *, module: str, extra: str, purpose: str) -> None:
+    """Raise MissingExtraError, with the pip command, unless ``module`` can be imported.
+
+    Looks for the module without importing it. package: its name on the package index.
+
+    >>> require_package("numpy", module="numpy", extra="all", purpose="Counting")
+    """
+    if find_spec(module) is None:
+        raise MissingExtraError(package=package, extra=extra, purpose=purpose)

@@ -1,0 +1,1 @@
+"""Texts of a user's own folder and of the standard library: from files to passages."""

@@ -1,0 +1,1 @@
+"""Hits, explanations and evaluations as HTML, in the terminal and as plots."""

@@ -1,0 +1,10 @@
+from .benchmark import evaluate as evaluate
+from .benchmark import represent as represent
+from .datasets import Collection as Collection
+from .datasets import read_collection as read_collection
+from .metrics import interval as interval
+from .report import Evaluation as Evaluation
+from .significance import Comparison as Comparison
+from .significance import compare as compare
+from .tuning import Tuned as Tuned
+from .tuning import tune_weights as tune_weights

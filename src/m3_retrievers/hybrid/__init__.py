@@ -1,1 +1,0 @@
-"""The parts of HybridRetriever that are a job of their own."""

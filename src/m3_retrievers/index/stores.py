@@ -1,0 +1,238 @@
+"""What a local index keeps of its documents, mode by mode: stores that hold the same rows.
+
+Rows are numbers here, in order of appending. What a row is called, whether it was deleted
+and whether a filter admits it is the index's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.index.base import TermWeighting
+from m3_retrievers.index.dense import DenseIndex
+from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
+from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
+from m3_retrievers.types.hits import Query
+from m3_retrievers.types.packed import Floats, MultiVectors
+from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.representations import Output, Representations
+
+STORED: tuple[Output, ...] = ("dense", "sparse", "colbert")
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Legs:
+    """Dense, sparse and ColBERT representations and weighted terms of n rows.
+
+    Where ``alive`` is asked for, it is the mask (n,) of the rows that were not deleted. Not
+    safe between threads; the owner keeps writers and readers apart.
+    """
+
+    def __init__(
+        self,
+        modes: Sequence[Output],
+        *,
+        weighting: TermWeighting | None = None,
+        colbert_dtype: ColbertDtype = "float16",
+    ) -> None:
+        unknown = [mode for mode in modes if mode not in STORED]
+        if isinstance(modes, str) or unknown:
+            raise InputError(f"modes expects a list of some of {STORED}, got {modes!r}.")
+        self.stored: tuple[Output, ...] = tuple(mode for mode in STORED if mode in modes)
+        self.dense = DenseIndex()
+        self.sparse = InvertedIndex()
+        self.colbert = MultiVectorIndex(dtype=colbert_dtype)
+        self.weighted = None if weighting is None else WeightedIndex(weighting)
+        self._widths: dict[str, int] = {}
+
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """The modes that can be scored."""
+        named = () if self.weighting is None else (self.weighting.name,)
+        return frozenset((*self.stored, *named))
+
+    @property
+    def weighting(self) -> TermWeighting | None:
+        """The term weights that depend on the collection, such as BM25's."""
+        return None if self.weighted is None else self.weighted.weighting
+
+    # Rows in and out
+
+    def check(self, representations: Representations, *, count: int) -> None:
+        """Raise MissingOutputError or InputError for what could not be stored as ``count`` rows."""
+        for name, width in self._widths_of(representations).items():
+            held = self._widths.get(name, width)
+            if width != held:
+                raise InputError(
+                    f"This index holds {name} representations of width {held}, got {width}. "
+                    "Encode with the model and settings it was built with."
+                )
+            value = getattr(representations, name)
+            numbers = {"sparse": "data", "colbert": "vectors"}.get(name)
+            if not np.all(np.isfinite(getattr(value, numbers) if numbers else value)):
+                raise InputError(
+                    f"expected finite {name} representations, got NaN or infinity among them. "
+                    "Check the model's weights and dtype."
+                )
+        if self.stored and len(representations) != count:
+            raise InputError(
+                f"expected a row of representations for each of {count} records, got "
+                f"{len(representations)}."
+            )
+
+    def append(self, texts: Sequence[str], representations: Representations) -> None:
+        """Add a row for each text behind the others, of representations that were checked."""
+        if "dense" in self.stored:
+            self.dense.append(representations.require("dense"))
+        if "sparse" in self.stored:
+            self.sparse.append(representations.require("sparse"))
+        if "colbert" in self.stored:
+            self.colbert.append(representations.require("colbert"))
+        if self.weighted is not None:
+            self.weighted.append(self.weighted.weighting.count(texts))
+        self._widths = self._widths_of(representations)
+
+    def delete(self, rows: Rows) -> None:
+        """Learn that rows are gone; masks and ``alive`` keep them out of the other legs."""
+        if "sparse" in self.stored:
+            self.sparse.delete(rows)
+
+    def vectors(self, rows: Rows, outputs: Sequence[Output]) -> Representations:
+        """Return the representations of the given rows (r,), copied."""
+        for name in outputs:
+            if name not in self.stored:
+                raise MissingOutputError(
+                    f"This index stores {self.stored}, got {name!r}. Build it with that mode."
+                )
+        return Representations(
+            dense=self.dense.rows[rows] if "dense" in outputs else None,
+            sparse=self.sparse.take(rows) if "sparse" in outputs else None,
+            colbert=self.colbert.packed.take(rows) if "colbert" in outputs else None,
+        )
+
+    def arrays(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return all that is kept of the given rows as plain arrays; ``of_arrays`` reads them."""
+        arrays: dict[str, NDArray[Any]] = {}
+        if "dense" in self.stored:
+            arrays["dense.vectors"] = self.dense.rows[rows]
+        if "sparse" in self.stored:
+            arrays |= csr_arrays("sparse", self.sparse.take(rows))
+        if "colbert" in self.stored:
+            packed = self.colbert.take(rows)
+            arrays |= {"colbert.vectors": packed.vectors, "colbert.offsets": packed.offsets}
+        if self.weighted is not None:
+            arrays |= self.weighted.arrays(rows)
+        return arrays
+
+    @classmethod
+    def of_arrays(
+        cls,
+        arrays: Arrays,
+        *,
+        modes: Sequence[Output],
+        weighting: TermWeighting | None,
+        colbert_dtype: ColbertDtype,
+    ) -> Legs:
+        """Return the rows that ``arrays`` took apart, numbered from 0; no rows take any width."""
+        legs = cls(modes, weighting=weighting, colbert_dtype=colbert_dtype)
+        if weighting is not None:
+            legs.weighted = WeightedIndex(weighting, csr_of("bm25", arrays))
+        if "dense" in legs.stored and len(arrays["dense.vectors"]):
+            legs.dense = DenseIndex(arrays["dense.vectors"])
+            legs._widths["dense"] = arrays["dense.vectors"].shape[1]
+        if "sparse" in legs.stored and len(arrays["sparse.indptr"]) > 1:
+            legs.sparse = InvertedIndex.from_matrix(csr_of("sparse", arrays))
+            legs._widths["sparse"] = int(arrays["sparse.shape"][1])
+        if "colbert" in legs.stored and len(arrays["colbert.offsets"]) > 1:
+            packed = MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"])
+            legs.colbert = MultiVectorIndex(packed, dtype=colbert_dtype)
+            legs._widths["colbert"] = packed.dimension
+        return legs
+
+    def keep(self, rows: Rows) -> Legs:
+        """Return legs of the given rows alone."""
+        # rows that adjoin come as a view, which would hold on to all the others
+        owned = {
+            name: array if array.base is None else array.copy()
+            for name, array in self.arrays(rows).items()
+        }
+        return Legs.of_arrays(
+            owned,
+            modes=self.stored,
+            weighting=self.weighting,
+            colbert_dtype=self.colbert.dtype,
+        )
+
+    # Search and scores
+
+    def search(
+        self, query: Query, mode: Mode, *, k: int | None, admitted: Mask | None, alive: Mask
+    ) -> tuple[Rows, Floats]:
+        """Return the k best admitted rows of one mode and their scores, best first, ties by row.
+
+        k: None for all. admitted: mask (n,), None for every row. Lexical modes leave out rows
+        that share no term.
+        """
+        self._check_query(query, mode)
+        asked = query.representations
+        if mode == "dense":
+            return self.dense.search(asked.require("dense")[0], k=k, admitted=admitted)
+        if mode == "sparse":
+            return self.sparse.search(asked.require("sparse"), k=k, admitted=admitted)
+        if mode == "colbert":
+            return self.colbert.search(asked.require("colbert"), k=k, admitted=admitted)
+        assert self.weighted is not None  # _check_query saw to it
+        return self.weighted.search(query.text, k=k, alive=alive, admitted=admitted)
+
+    def score(self, query: Query, mode: Mode, rows: Rows, *, alive: Mask) -> Floats:
+        """Return (r,) the scores of the given rows in one mode."""
+        self._check_query(query, mode)
+        asked = query.representations
+        if mode == "dense":
+            return self.dense.score(asked.require("dense")[0], rows)
+        if mode == "sparse":
+            return self.sparse.score(asked.require("sparse"), rows)
+        if mode == "colbert":
+            return self.colbert.score(asked.require("colbert"), rows)
+        assert self.weighted is not None  # _check_query saw to it
+        return self.weighted.score(query.text, rows, alive=alive)
+
+    def scale(self, query: Query, mode: Mode, *, alive: Mask) -> float:
+        """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
+        self._check_mode(mode)
+        if mode in STORED or self.weighted is None:
+            return 1.0
+        return self.weighted.scale(query.text, alive=alive)
+
+    # Checks
+
+    def _check_query(self, query: Query, mode: Mode) -> None:
+        """Raise MissingOutputError for a mode there is not, InputError for several texts."""
+        self._check_mode(mode)
+        if mode in STORED and len(query.representations) > 1:
+            raise InputError(
+                f"A query expects the representations of one text, got "
+                f"{len(query.representations)}: pass one query a call."
+            )
+
+    def _check_mode(self, mode: Mode) -> None:
+        if mode not in self.modes:
+            raise MissingOutputError(
+                f"This index scores {sorted(self.modes)}, got {mode!r}. Build it with that mode."
+            )
+
+    def _widths_of(self, representations: Representations) -> dict[str, int]:
+        widths: dict[str, int] = {}
+        for name in self.stored:
+            value = representations.require(name)
+            widths[name] = int(value.dimension if name == "colbert" else value.shape[1])
+        return widths

@@ -1,0 +1,9 @@
+from .document_index import M3DocumentIndex as M3DocumentIndex
+from .embeddings import M3Embeddings as M3Embeddings
+from .lexical import BM25Retriever as BM25Retriever
+from .lexical import M3SparseRetriever as M3SparseRetriever
+from .reranker import M3ColbertReranker as M3ColbertReranker
+from .reranker import M3HybridReranker as M3HybridReranker
+from .retriever import M3EnsembleRetriever as M3EnsembleRetriever
+from .sparse import M3SparseEmbeddings as M3SparseEmbeddings
+from .store import M3VectorStore as M3VectorStore

@@ -1,0 +1,1 @@
+"""HybridRetriever: encode → recall → complete → score → hits; storing, saving, reranking."""

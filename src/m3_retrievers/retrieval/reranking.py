@@ -1,0 +1,66 @@
+"""Reorder any texts by M3's scores: for candidates that come from somewhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from m3_retrievers import scoring
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output
+
+COLBERT_ONLY = HybridWeights(dense=0.0, sparse=0.0, colbert=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The place of one text: its position in the input, its score, each mode's own score."""
+
+    index: int
+    score: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def rerank(
+    encoder: M3Encoder,
+    query: str,
+    texts: Sequence[str],
+    *,
+    weights: HybridWeights | None = None,
+) -> list[Reranked]:
+    """Return the texts' places, best first; ties keep the input's order.
+
+    weights: None is the model's own. A mode of weight 0 is not computed; a mode that the
+    model lacks is left out. ``scores`` holds each computed mode, and ``hybrid``, their
+    weighted sum, if there are several.
+
+    Raises MissingHeadError if the model has none of the weighted modes.
+    """
+    weights = weights or encoder.default_weights
+    outputs = _outputs(encoder, weights)
+    asked = encoder.encode_query(query, outputs=outputs)
+    if not len(texts):
+        return []
+    given = encoder.encode_documents(texts, outputs=outputs)
+    parts: dict[str, Floats] = {mode: scoring.by_mode(mode, asked, given)[0] for mode in outputs}
+    total = scoring.hybrid(parts, weights)
+    named: dict[str, Floats] = parts if len(parts) == 1 else {**parts, "hybrid": total}
+    order = np.argsort(-total, kind="stable")
+    return [
+        Reranked(
+            index=int(row),
+            score=float(total[row]),
+            scores={mode: float(values[row]) for mode, values in named.items()},
+        )
+        for row in order
+    ]
+
+
+def _outputs(encoder: M3Encoder, weights: HybridWeights) -> tuple[Output, ...]:
+    """Return the modes that count and that the model has; if it has none, those that count."""
+    weighted = tuple(mode for mode in ALL_OUTPUTS if getattr(weights, mode) > 0)
+    return tuple(mode for mode in weighted if mode in encoder.outputs) or weighted

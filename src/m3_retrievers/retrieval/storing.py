@@ -1,0 +1,121 @@
+"""Documents on their way into an index: checked, encoded and stored, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from uuid import uuid4
+
+from tqdm.auto import tqdm
+
+from m3_retrievers.checks import check_ids, check_k
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.errors import DuplicateIdError, InputError
+from m3_retrievers.index.base import Index
+from m3_retrievers.retrieval.settings import encoded_modes
+from m3_retrievers.types.hits import Metadata, Record
+from m3_retrievers.types.representations import Representations
+
+
+def store(
+    index: Index,
+    encoder: M3Encoder,
+    records: Iterable[Record],
+    *,
+    replace: bool,
+    chunk_size: int,
+    show_progress: bool,
+) -> list[str]:
+    """Encode records with what the index keeps, store them, and return their ids.
+
+    records: a list is checked whole before anything is encoded, a generator chunk by chunk.
+    replace: whether records whose id is known take the old one's place. An interruption
+    leaves all finished chunks in the index.
+
+    Raises DuplicateIdError for an id given twice, or known and not to be replaced.
+    """
+    check_k(chunk_size, name="chunk_size")
+    total = None
+    if isinstance(records, Sequence):
+        total = len(records)
+        _check_ids(records, index, replace=replace)
+    outputs = encoded_modes(index.modes)
+    put = index.upsert if replace else index.add
+    stored: list[str] = []
+    source = iter(records)
+    with tqdm(total=total, disable=not show_progress, desc="index", unit="doc") as bar:
+        while chunk := list(islice(source, chunk_size)):
+            _check_ids(chunk, index, replace=replace)
+            texts = [record.text for record in chunk]
+            encoded = (
+                encoder.encode_documents(texts, outputs=outputs) if outputs else Representations()
+            )
+            put(chunk, encoded)
+            stored += [record.id for record in chunk]
+            bar.update(len(chunk))
+    return stored
+
+
+def _check_ids(records: Sequence[Record], index: Index, *, replace: bool) -> None:
+    seen: set[str] = set()
+    for id in (record.id for record in records):
+        if id in seen:
+            raise DuplicateIdError(f"ids expects each id once, got {id!r} twice.")
+        if not replace and id in index:
+            raise DuplicateIdError(
+                f"add expects new ids, got {id!r}, which is in the index. "
+                "Use upsert to replace it, or another id."
+            )
+        seen.add(id)
+
+
+def records_of(
+    texts: Iterable[str | Record],
+    ids: Iterable[str] | None,
+    metadata: Iterable[Metadata] | None,
+) -> Iterator[Record]:
+    """Yield checked records; an id is made up and metadata is empty where none is given.
+
+    texts: strings, or records, which bring id and metadata with them.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
+    if ids is not None:
+        check_ids(ids, name="ids")
+    if isinstance(metadata, Mapping):
+        raise InputError(
+            f"metadata expects a list with one mapping a text, got one mapping {metadata!r:.60}: "
+            "wrap it."
+        )
+    for name, other in (("ids", ids), ("metadata", metadata)):
+        sized = isinstance(texts, Sequence) and isinstance(other, Sequence)
+        if sized and len(texts) != len(other):  # type: ignore[arg-type]
+            raise InputError(
+                f"{name} expects one entry a text, got {len(other)} for {len(texts)} texts."  # type: ignore[arg-type]
+            )
+    id_source = iter(ids) if ids is not None else iter(lambda: str(uuid4()), None)
+    metadata_source = iter(metadata) if metadata is not None else iter(dict, None)
+    for position, text in enumerate(texts):
+        if isinstance(text, Record) and ids is None and metadata is None:
+            yield text
+            continue
+        if not isinstance(text, str):
+            raise InputError(
+                f"expected texts that are strings, got {type(text).__name__} ({text!r:.60}) at "
+                f"position {position}. {_remedy(text)}"
+            )
+        id, about = next(id_source, None), next(metadata_source, None)
+        if not isinstance(id, str) or not isinstance(about, Mapping):
+            raise InputError(
+                "expected a string id and a metadata mapping for each text, got "
+                f"{id!r:.60} and {about!r:.60} at position {position}."
+            )
+        yield Record(id, text, about)
+
+
+def _remedy(text: object) -> str:
+    if isinstance(text, Record):
+        return "Records have an id and metadata of their own: leave ids= and metadata= out."
+    if hasattr(text, "page_content") or hasattr(text, "get_content"):
+        return "A framework's documents go through m3_retrievers.langchain or .llama_index."
+    return "Drop it or turn it into a string first."

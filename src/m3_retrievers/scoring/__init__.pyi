@@ -1,0 +1,13 @@
+from .fusion import ReciprocalRankFusion as ReciprocalRankFusion
+from .fusion import WeightedSum as WeightedSum
+from .fusion import rrf as rrf
+from .fusion import weighted_sum as weighted_sum
+from .hybrid_score import contributions as contributions
+from .hybrid_score import hybrid as hybrid
+from .late_interaction import maxsim as maxsim
+from .late_interaction import packed_maxsim as packed_maxsim
+from .modes import by_mode as by_mode
+from .modes import dense as dense
+from .modes import lexical as lexical
+from .pairs import pair_scores as pair_scores
+from .top import top_k as top_k

@@ -1,0 +1,16 @@
+from .data import Example as Example
+from .data import read_examples as read_examples
+from .data import write_examples as write_examples
+from .negatives import Mining as Mining
+from .negatives import MiningSettings as MiningSettings
+from .negatives import mine_negatives as mine_negatives
+from .questions import question_pairs as question_pairs
+from .retromae.pretraining import RetroMAESettings as RetroMAESettings
+from .retromae.pretraining import pretrain as pretrain
+from .settings import BatchSettings as BatchSettings
+from .settings import LoraSettings as LoraSettings
+from .settings import LossSettings as LossSettings
+from .settings import TrainSettings as TrainSettings
+from .settings import read_settings as read_settings
+from .trainer import Trained as Trained
+from .trainer import train as train

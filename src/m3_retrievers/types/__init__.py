@@ -1,0 +1,4 @@
+"""What flows between the stages: frozen, validated records.
+
+text → ``Representations`` (dense, sparse, ColBERT) → ``Ranking`` (recall) → ``Hit``.
+"""

@@ -1,0 +1,100 @@
+"""What goes into an index and what a search returns: records, queries, rankings, hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, SupportsIndex, TypeAlias, overload
+
+from m3_retrievers.errors import InputError
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.representations import Representations
+
+Metadata: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document as an index keeps it: id, text, metadata (JSON values)."""
+
+    id: str
+    text: str
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A question on its way through the index: its text and its one-row representations."""
+
+    text: str
+    representations: Representations = field(default_factory=Representations)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """A ranked list: ids best first, scores (n,) descending; ties in order of insertion."""
+
+    ids: tuple[str, ...]
+    scores: Floats
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.scores):
+            raise InputError(
+                f"Ranking expects a score for each id, got {len(self.ids)} ids and "
+                f"{len(self.scores)} scores."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def head(self, k: int) -> Ranking:
+        """Return the first k places."""
+        return Ranking(self.ids[:k], self.scores[:k])
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer of a search.
+
+    score is what the list is ordered by. scores holds each mode's own score under its
+    name (dense, sparse or bm25, colbert) and the sum under ``hybrid`` (or ``fusion``);
+    ranks holds the place, from 1, that each of these gives the hit among the candidates;
+    contributions holds each mode's weighted share: they add up to ``score``.
+    """
+
+    id: str
+    text: str
+    score: float
+    metadata: Metadata = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    contributions: Mapping[str, float] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from m3_retrievers.display import markup
+
+        return markup.hits([self])
+
+
+class Hits(list[Hit]):
+    """A list of hits, best first, that notebooks show as a table.
+
+    >>> found = Hits([Hit("a", "x", 2.0), Hit("b", "y", 1.0)])
+    >>> found == list(found), type(found[:1]).__name__, found[1].id
+    (True, 'Hits', 'b')
+    """
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> Hit: ...
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+    def __getitem__(self, at: SupportsIndex | slice) -> Hit | Hits:
+        """Return one hit, or some of them, which notebooks show as a table too."""
+        if isinstance(at, slice):
+            return Hits(super().__getitem__(at))
+        return super().__getitem__(at)
+
+    def _repr_html_(self) -> str:
+        from m3_retrievers.display import markup
+
+        return markup.hits(self)
