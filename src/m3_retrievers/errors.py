@@ -32,6 +32,10 @@ would expect to catch.
 
 from __future__ import annotations
 
+import sys
+import warnings
+from types import FrameType
+
 
 class M3Error(Exception):
     """The root: ``except M3Error`` catches whatever this package raises itself."""
@@ -123,3 +127,32 @@ class MemoryWarning(M3Warning):
 
 class TrainingWarning(M3Warning):
     """Training goes on, but a figure says that something should be looked at."""
+
+
+# Who may stand between a caller's line and ours; naming their files would help nobody.
+_BETWEEN = {
+    "m3_retrievers",
+    "langchain_core",
+    "llama_index",
+    "pydantic",
+    "asyncio",
+    "concurrent",
+    "contextlib",
+    "functools",
+    "threading",
+}
+
+
+def warn(message: str, category: type[M3Warning]) -> None:
+    """Give a warning that names the caller's line, however deep inside the package it arises.
+
+    A worker thread has no caller's line; there it names the thread's own first line.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _room(frame) in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level + 1)
+
+
+def _room(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
