@@ -19,10 +19,20 @@ def check_k(k: int, *, name: str = "k") -> None:
         raise InputError(f"{name} expects an integer of at least 1, got {k!r}.")
 
 
-def check_ids(ids: Iterable[str], *, name: str) -> None:
-    """Raise InputError where ids are one string, whose letters would be taken for ids."""
+def check_ids(ids: Iterable[str], *, name: str) -> list[str]:
+    """Return ids as a list; InputError for one string, None, or an id that is no string."""
     if isinstance(ids, str):
-        raise InputError(f"{name} expects a list of ids, got one string {ids!r}: wrap it.")
+        raise InputError(f"{name} expects a list of ids, got one string {ids!r:.80}: wrap it.")
+    if not isinstance(ids, Iterable):
+        raise InputError(f"{name} expects a list of ids, got {ids!r:.80}. Name them in a list.")
+    checked = list(ids)
+    for position, id in enumerate(checked):
+        if not isinstance(id, str):
+            raise InputError(
+                f"{name} expects ids that are strings, got {type(id).__name__} ({id!r:.60}) at "
+                f"position {position}. Ids are what add() returned, and Hit.id."
+            )
+    return checked
 
 
 def check_no_others(options: Mapping[str, object], *, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""InvertedIndex against a dense matrix: growth, deletes, masks, ties, signs."""
+"""InvertedIndex against a dense matrix: growth, masks, ties, signs."""
 
 from __future__ import annotations
 
@@ -48,9 +48,6 @@ def test_every_answer_equals_the_dense_oracle(dtype, weights, data):
     for part, width in data.draw(st.lists(sparse_rows(weights=weights), max_size=6)):
         index.append(csr(part, width, dtype))
         rows += part
-    deleted = data.draw(st.lists(st.sampled_from(range(len(rows))), max_size=4)) if rows else []
-    index.delete(np.array(deleted, np.int64))
-    alive = ~np.isin(np.arange(len(rows)), deleted)
     admitted = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))))
     admitted = data.draw(st.none() | st.just(admitted.astype(bool)))
     (query, *_), width = data.draw(
@@ -59,12 +56,12 @@ def test_every_answer_equals_the_dense_oracle(dtype, weights, data):
     k = data.draw(st.none() | st.integers(1, 8))
 
     scores, shared = oracle(rows, query)
-    wanted = shared & alive & (True if admitted is None else admitted)
+    wanted = shared & (True if admitted is None else admitted)
     ranked = [row for row in np.argsort(-scores, kind="stable") if wanted[row]][:k]
     found, found_scores = index.search(csr([query], width), k=k, admitted=admitted)
     assert found.tolist() == ranked
     assert found_scores.tolist() == scores[ranked].tolist()
-    assert index.scores(csr([query], width)).tolist() == np.where(alive, scores, 0).tolist()
+    assert index.scores(csr([query], width)).tolist() == scores.tolist()
     assert len(index) == len(rows)
     dense = np.zeros(index.matrix.shape)
     for place, row in enumerate(rows):
@@ -88,17 +85,15 @@ def test_given_rows_score_the_very_same_floats_as_a_scan(dtype):
     index = InvertedIndex()
     for first in range(0, 3000, 700):
         index.append(matrix[first : first + 700])
-    index.delete(np.array([5, 2999]))
     query = zipf_matrix(1, 500, dtype)
     everything = index.scores(query)
-    few = np.array([2999, 0, 1400, 5, 1400, 77])  # any order, repeats, deleted ones
+    few = np.array([2999, 0, 1400, 5, 1400, 77])  # any order, repeats
     assert np.array_equal(index.score(query, few), everything[few])
     many = np.arange(3000)[::-1]
     assert np.array_equal(index.score(query, many), everything[many])
     assert index.score(query, np.empty(0, np.int64)).tolist() == []
     assert everything[few].max() > 0
     expected = (matrix.astype(np.float64) @ query.astype(np.float64).T).toarray().ravel()
-    expected[[5, 2999]] = 0
     assert everything == pytest.approx(expected, abs=1e-12)
 
 

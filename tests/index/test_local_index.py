@@ -210,7 +210,7 @@ def test_upsert_replaces_and_counts_as_a_new_insertion(index):
     assert index.ids == ("d1", "d2", "d0")
     assert index.get(["d0"]) == [Record("d0", "clock cat", {"number": 77})]
     fresh = type(index)(
-        modes=index._legs.stored,
+        modes=index._table.stores.stored,
         weighting=BM25() if "bm25" in index.modes else None,
         colbert_dtype=index.colbert_dtype,
     )
@@ -252,12 +252,12 @@ def test_many_deletes_compact_and_change_no_answer(index):
     index.add(records(2_200), represent(2_200))
     kept = represent(2_200)[np.arange(1_500, 2_200)]
     index.delete([f"d{number}" for number in range(1_500)])
-    assert len(index._records) == 700
+    assert len(index._table.live) == 700
     if "colbert" in index.modes:  # neighbours are left, and what went takes no memory
-        vectors = index._legs.colbert.packed.vectors
+        vectors = index._table.stores.colbert.packed.vectors
         assert vectors.base.nbytes == vectors.nbytes
     fresh = type(index)(
-        modes=index._legs.stored,
+        modes=index._table.stores.stored,
         weighting=BM25() if "bm25" in index.modes else None,
         colbert_dtype=index.colbert_dtype,
     )
@@ -281,7 +281,7 @@ def test_representations_that_do_not_fit_are_refused_and_nothing_is_stored():
     with pytest.raises(InputError, match="width 8, got 9"):
         index.add(more, wide)
     assert len(index) == 2
-    legs = index._legs
+    legs = index._table.stores
     assert len(legs.dense) == len(legs.sparse) == len(legs.colbert) == 2
 
 

@@ -155,15 +155,15 @@ def test_ids_are_made_up_where_none_are_given(encoder):
 def test_a_bad_text_in_a_list_stops_before_anything_is_added(encoder, bad):
     retriever = HybridRetriever(encoder)
     with pytest.raises(InputError, match="position 2"):
-        retriever.add(["a", "b", bad], chunk_size=1)
+        retriever.add(["a", "b", bad], batch_size=1)
     assert len(retriever) == 0
 
 
 def test_a_duplicate_id_stops_before_anything_is_added(retriever):
     with pytest.raises(DuplicateIdError, match="'new' twice"):
-        retriever.add(["a", "b"], ids=["new", "new"], chunk_size=1)
+        retriever.add(["a", "b"], ids=["new", "new"], batch_size=1)
     with pytest.raises(DuplicateIdError, match=r"d3.*upsert"):
-        retriever.add(["a", "b"], ids=["new", "d3"], chunk_size=1)
+        retriever.add(["a", "b"], ids=["new", "d3"], batch_size=1)
     assert len(retriever) == len(DOCUMENTS)
 
 
@@ -212,11 +212,11 @@ def test_upsert_replaces_and_delete_removes(retriever):
 def test_records_are_stored_as_their_parts_are(retriever, encoder):
     records = [replace(record, text=record.text + "!") for record in retriever.get(["d3", "d1"])]
     records.append(Record("new", "a new page", {"even": True}))
-    assert retriever.upsert(iter(records), chunk_size=2) == ["d3", "d1", "new"]
+    assert retriever.upsert(iter(records), batch_size=2) == ["d3", "d1", "new"]
     assert retriever.get(["d3", "d1", "new"]) == records
     assert len(retriever) == len(DOCUMENTS) + 1
     with pytest.raises(DuplicateIdError, match="'new' twice"):
-        HybridRetriever(encoder).upsert([records[-1], records[-1]], chunk_size=1)
+        HybridRetriever(encoder).upsert([records[-1], records[-1]], batch_size=1)
     with pytest.raises(InputError, match="leave ids= and metadata= out"):
         retriever.add(records[:1], ids=["a"])
 
@@ -242,7 +242,7 @@ def test_an_interruption_keeps_what_was_added_before_it(encoder):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        retriever.add(corpus(), ids=(f"d{n}" for n in range(99)), chunk_size=2)
+        retriever.add(corpus(), ids=(f"d{n}" for n in range(99)), batch_size=2)
     assert retriever.index.ids == ("d0", "d1", "d2", "d3")
     assert retriever.search(QUERY, k=1)[0].id in retriever.index.ids
 
@@ -255,7 +255,7 @@ def test_a_generator_is_read_chunk_by_chunk(encoder):
             seen.append((number, len(retriever)))
             yield f"page {number}"
 
-    retriever.add(corpus(), chunk_size=2)
+    retriever.add(corpus(), batch_size=2)
     assert seen == [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4), (5, 4)]
 
 
@@ -267,16 +267,6 @@ def test_the_bar_counts_documents_and_is_off_by_default(encoder, capsys):
 
 
 # Legs, weights, fusion
-
-
-def test_a_document_deleted_between_recall_and_ranking_takes_no_score_of_its_neighbour(encoder):
-    retriever = filled(HybridRetriever(encoder, fusion=ReciprocalRankFusion()))
-    query = retriever.prepare(QUERY)
-    rankings = {leg: retriever.recall_leg(query, leg) for leg in retriever.legs}
-    whole = retriever.rank(query, rankings, k=8)
-    retriever.delete([whole[1].id])
-    left = retriever.rank(query, rankings, k=8)
-    assert left == [whole[0], *whole[2:]]
 
 
 @pytest.mark.parametrize("fusion", [ReciprocalRankFusion(), WeightedSum()])
@@ -399,3 +389,92 @@ def test_bm25_over_the_models_own_tokens_is_saved_and_loaded(encoder, tmp_path):
     before.save(tmp_path / "index")
     after = HybridRetriever.load(tmp_path / "index", encoder)
     assert after.search(QUERY) == before.search(QUERY)
+
+
+# What is handed in
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: r.delete(), "delete expects a list of ids or a filter"),
+        (lambda r: r.delete(None), "delete expects a list of ids or a filter"),
+        (lambda r: r.delete(3), "list of ids, got 3"),
+        (lambda r: r.delete([3]), "ids that are strings, got int"),
+        (lambda r: r.get(None), "list of ids, got None"),
+        (lambda r: r.score(QUERY, None), "list of ids, got None"),
+        (lambda r: r.score(QUERY, ["nobody"]), "ids of the index, got 'nobody'"),
+        (lambda r: r.vectors(["nobody"], outputs=("dense",)), "ids of the index, got 'nobody'"),
+        (lambda r: r.add(None), "list of texts, got None"),
+        (lambda r: r.add(["x"], ids=3), "list of ids, got 3"),
+        (lambda r: r.add(["x"], metadata=3), "one mapping a text, got 3"),
+        (lambda r: r.add(["x"], metadata=[None]), "metadata mapping for each text"),
+        (lambda r: r.search(QUERY, k=int("9" * 20) * -1), "k expects an integer of at least 1"),
+        (lambda r: setattr(r, "weights", [1, 2, 3]), "weights expects HybridWeights"),
+        (lambda r: setattr(r, "recall", 5), "recall expects a Recall"),
+        (lambda r: setattr(r, "fusion", "rrf"), "fusion expects ReciprocalRankFusion"),
+        (lambda r: setattr(r, "fusion", ReciprocalRankFusion), "fusion expects"),
+        (lambda r: HybridRetriever(r.encoder, legs=3), "legs expects a list"),
+        (lambda r: HybridRetriever(r.encoder, legs=[["dense"]]), "legs expects some of"),
+        (lambda r: HybridRetriever(r.encoder, bm25=BM25()), "'bm25' among the legs"),
+        (lambda r: HybridRetriever(r.encoder, r.index, bm25=BM25()), "belongs to a new index"),
+    ],
+)
+def test_an_odd_argument_is_told_what_was_expected_and_changes_nothing(retriever, call, message):
+    before = retriever.search(QUERY)
+    with pytest.raises(InputError, match=message):
+        call(retriever)
+    assert retriever.search(QUERY) == before
+
+
+def test_settings_can_be_changed_and_none_is_the_models_own(retriever):
+    retriever.weights = HybridWeights(dense=1, sparse=0, colbert=0)
+    hits = retriever.search(QUERY, k=3)
+    assert [hit.score for hit in hits] == [hit.scores["dense"] for hit in hits]
+    retriever.weights = None
+    assert retriever.weights == retriever.encoder.default_weights
+    retriever.recall, retriever.fusion = Recall(dense=1, lexical=1), ReciprocalRankFusion()
+    assert retriever.plan.recall == Recall(dense=1, lexical=1)
+    assert "fusion" in retriever.search(QUERY, k=1)[0].scores
+
+
+def test_documents_can_be_deleted_by_filter(retriever):
+    assert retriever.index.where({"even": True}) == ["d0", "d2", "d4", "d6"]
+    assert retriever.delete(["d1", "d2", "nobody"], filter={"even": True}) == ["d2"]
+    assert retriever.delete(filter={"even": True}) == ["d0", "d4", "d6"]
+    assert retriever.index.ids == ("d1", "d3", "d5", "d7")
+    assert retriever.delete(filter={}) == ["d1", "d3", "d5", "d7"]
+    assert len(retriever) == 0
+
+
+def test_an_id_given_twice_in_different_batches_of_a_generator_is_refused(encoder):
+    for put in (HybridRetriever.add, HybridRetriever.upsert):
+        retriever = HybridRetriever(encoder)
+        ids = iter(["a", "b", "a"])
+        with pytest.raises(DuplicateIdError, match="'a' twice"):
+            put(retriever, iter(["one", "two", "three"]), ids=ids, batch_size=1)
+        assert [record.text for record in retriever.get(["a", "b"])] == ["one", "two"]
+
+
+def test_a_search_can_be_limited_to_ids_and_says_what_each_leg_recalled(retriever):
+    found = retriever.search_legs(QUERY, k=8, ids=["d1", "d2", "nobody"])
+    assert {hit.id for hit in found.hits} == {"d1", "d2"}
+    for ranking in found.rankings.values():
+        assert set(ranking.ids) <= {"d1", "d2"}
+    assert retriever.search_legs(QUERY, ids=[]).hits == []
+    whole = retriever.search_legs(QUERY, k=3)
+    assert whole.hits == retriever.search(QUERY, k=3)
+    assert set(whole.rankings) == {"dense", "sparse"}
+
+
+def test_an_encoder_may_be_given_by_name(tiny_m3):
+    retriever = filled(HybridRetriever(str(tiny_m3)))
+    assert retriever.encoder.name == str(tiny_m3)
+    with pytest.raises(InputError, match="encoder expects an M3Encoder or a model's name"):
+        HybridRetriever(3)
+
+
+def test_with_a_bm25_of_ones_own(encoder):
+    bm25 = BM25(k1=0.5)
+    retriever = filled(HybridRetriever(encoder, legs=("dense", "bm25"), bm25=bm25))
+    assert retriever.index.weighting is bm25

@@ -13,11 +13,12 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Alignment, Explanation, ReadText, TermShare
-from m3_retrievers.explain.stored import as_stored, bm25_of
 from m3_retrievers.explain.words import cluster_end, term_shares
+from m3_retrievers.index.base import Index
+from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.types.hits import Hit, Query
-from m3_retrievers.types.packed import TokenWeight
+from m3_retrievers.types.hits import Hit
+from m3_retrievers.types.packed import MultiVectors, TokenWeight
 from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Output, Representations
 
@@ -55,13 +56,12 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
     terms: dict[Mode, tuple[TermShare, ...]] = {}
     if "sparse" in has:
         terms["sparse"] = _learned(asked, given, read_query, document)
-    bm25 = bm25_of(retriever.index)
-    if bm25 is not None and "bm25" in hit.scores:
-        retriever.index.scale(Query(query), "bm25")  # brings its statistics up to date
+    bm25 = retriever.index.weighting if "bm25" in hit.scores else None
+    if isinstance(bm25, BM25):
         terms["bm25"] = term_shares(bm25, query, hit.text)
     alignment = None
     if asked.colbert is not None and given.colbert is not None:
-        vectors = as_stored(given.colbert, retriever.index)
+        vectors = _stored(retriever.index, hit, given.colbert)
         alignment = Alignment(asked.colbert[0] @ vectors[0].astype(np.float32).T)
     found: dict[str, float] = {mode: math.fsum(t.score for t in of) for mode, of in terms.items()}
     if alignment is not None:
@@ -71,6 +71,18 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
         *_disagreements(found, hit),
     )
     return Explanation(read_query, document, hit, terms, alignment, notes)
+
+
+def _stored(index: Index, hit: Hit, made: MultiVectors) -> MultiVectors:
+    """Return the hit's token vectors as the index keeps them, whose scores are the hit's.
+
+    made: of its text, for an index that keeps none, or no longer those of this text.
+    """
+    with index.snapshot():
+        kept = index.get([hit.id])
+        if "colbert" not in index.modes or not kept or kept[0].text != hit.text:
+            return made
+        return index.vectors([hit.id], outputs=("colbert",)).colbert or made
 
 
 def _learned(

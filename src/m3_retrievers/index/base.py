@@ -1,24 +1,27 @@
 """What the retriever asks of an index, whichever engine is behind it.
 
 An index keeps records with their representations, finds the best k of each leg under a
-metadata filter (*recall*), and scores given documents exactly (*score*). It never encodes:
-representations come in with the records, a ``Query`` carries its own.
+metadata filter (*recall*), scores given documents exactly (*score*), and does both in one
+hybrid *search* (see ``index.search``). It never encodes: representations come in with the
+records, a ``Query`` carries its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from scipy import sparse as sp
 
-from m3_retrievers.types.hits import Query, Ranking, Record
+from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
-from m3_retrievers.types.plan import Mode
+from m3_retrievers.types.plan import Mode, Plan
 from m3_retrievers.types.representations import Output, Representations
 
-Filter = Mapping[str, Any]
+Filter: TypeAlias = Mapping[str, Any]
+Encode: TypeAlias = Callable[[Sequence[str], Sequence[Output]], Representations]
 
 
 class TermWeighting(Protocol):
@@ -54,6 +57,14 @@ class TermWeighting(Protocol):
         """Return the factor that brings this query's scores into the range 0 to 1."""
         ...
 
+    def terms(self, text: str) -> list[str]:
+        """Return the terms of a text, in their order."""
+        ...
+
+    def column(self, term: str) -> int | None:
+        """Return a term's column, None for one that no document has had."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Return a JSON record from which the class's ``from_state`` rebuilds it."""
         ...
@@ -87,8 +98,18 @@ class Index(Protocol):
         """Insert records, replacing those whose id is known."""
         ...
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
-        """Remove records; returns the ids that were there, and passes over the others."""
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
+    ) -> list[str]:
+        """Remove the records of these ids that the filter admits; returns the ids removed.
+
+        Unknown ids are passed over. ids or filter may be left out, and then does not restrict;
+        InputError without either: nothing is emptied by an argument that was forgotten.
+        """
+        ...
+
+    def where(self, filter: Filter | None) -> list[str]:
+        """Return the ids of the records that the filter admits, in order of insertion."""
         ...
 
     def get(self, ids: Sequence[str]) -> list[Record]:
@@ -129,6 +150,31 @@ class Index(Protocol):
         1 for M3's own modes, whose scores the paper adds as they are; for BM25 see
         ``TermWeighting.scale``.
         """
+        ...
+
+    @property
+    def weighting(self) -> TermWeighting | None:
+        """The term weights that depend on the collection, fitted to what is in it now.
+
+        None where the index has none, or where its engine keeps them to itself.
+        """
+        ...
+
+    def snapshot(self) -> AbstractContextManager[object]:
+        """Return a context in which all that is read belongs to one state of the index."""
+        ...
+
+    def search(
+        self,
+        query: Query,
+        plan: Plan,
+        *,
+        k: int,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
+        encode: Encode | None = None,
+    ) -> SearchResult:
+        """Return the k best hits of the whole hybrid search; see ``index.search.search``."""
         ...
 
 

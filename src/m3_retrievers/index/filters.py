@@ -229,18 +229,24 @@ class FilteredRows:
 
     def __init__(self) -> None:
         self._masks: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
-
-    def clear(self) -> None:
-        """Forget all masks: rows came or went."""
-        self._masks.clear()
+        self._generation = -1
 
     def rows(
-        self, filter: Filter | None, records: Sequence[Record], *, alive: NDArray[np.bool_]
+        self,
+        filter: Filter | None,
+        records: Sequence[Record],
+        *,
+        live: NDArray[np.bool_],
+        generation: int,
     ) -> NDArray[np.bool_] | None:
         """Return the mask (n,) of the records that may be found; None for all of them.
 
-        alive: mask (n,) of the records that were not deleted.
+        live: mask (n,) of the records that were not deleted.
         """
+        if generation != self._generation:
+            self._masks.clear()
+            self._generation = generation
+        alive = live
         test = compile_filter(filter)
         if not filter:
             return None if alive.all() else alive

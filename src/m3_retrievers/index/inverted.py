@@ -33,9 +33,9 @@ _ROW_COST = 100
 class InvertedIndex:
     """Term weights of n rows, searchable by term; rows are numbered in order of appending.
 
-    A deleted row keeps its number and is never found again; the owner starts anew with
-    ``from_matrix`` when too many are gone. Weights may be of either sign. Queries and rows
-    may differ in width: a column that one side lacks matches nothing. Scores are sums in
+    Which rows were deleted is the owner's business: it searches under a mask, and starts anew
+    with ``from_matrix`` when too many are gone. Weights may be of either sign. Queries and
+    rows may differ in width: a column that one side lacks matches nothing. Scores are sums in
     float64. One writer at a time; the owner keeps readers out meanwhile.
 
     >>> index = InvertedIndex.from_matrix(sp.csr_array([[1.0, 0.0], [3.0, 1.0], [0.0, 9.0]]))
@@ -46,7 +46,7 @@ class InvertedIndex:
 
     def __init__(self) -> None:
         self._segments: tuple[_Segment, ...] = ()
-        self._alive = np.ones(0, bool)
+        self._rows = 0
         self._width = 0
 
     @classmethod
@@ -57,12 +57,11 @@ class InvertedIndex:
         return index
 
     def __len__(self) -> int:
-        """Return the number of rows, deleted ones included."""
-        return len(self._alive)
+        return self._rows
 
     @property
     def matrix(self) -> sp.csr_array:
-        """The rows as one CSR matrix (n, v), deleted ones included."""
+        """The rows as one CSR matrix (n, v)."""
         return _stack([segment.matrix for segment in self._segments], width=self._width)
 
     def take(self, rows: Rows) -> sp.csr_array:
@@ -86,13 +85,7 @@ class InvertedIndex:
             pair = [segments.pop().matrix, segments.pop().matrix][::-1]
             segments.append(_Segment.of(_stack(pair, width=self._width)))
         self._segments = tuple(segments)
-        self._alive = np.concatenate([self._alive, np.ones(matrix.shape[0], bool)])
-
-    def delete(self, rows: Rows) -> None:
-        """Hide rows from ``search`` and let them score 0."""
-        alive = self._alive.copy()
-        alive[rows] = False
-        self._alive = alive
+        self._rows += matrix.shape[0]
 
     def search(
         self, query: sp.csr_array, *, k: int | None, admitted: NDArray[np.bool_] | None = None
@@ -106,7 +99,7 @@ class InvertedIndex:
         """
         terms = _Terms.of(query)
         scores = self._sums(terms)
-        found = self._matched(terms, scores) & self._alive
+        found = self._matched(terms, scores)
         if admitted is not None:
             if admitted.shape != found.shape or admitted.dtype != bool:
                 raise InputError(
@@ -118,8 +111,8 @@ class InvertedIndex:
         return rows, scores[rows]
 
     def scores(self, query: sp.csr_array) -> NDArray[np.float64]:
-        """Return (n,) the score of every row; 0 for a deleted one."""
-        return np.where(self._alive, self._sums(_Terms.of(query)), 0.0)
+        """Return (n,) the score of every row."""
+        return self._sums(_Terms.of(query))
 
     def score(self, query: sp.csr_array, rows: Rows) -> NDArray[np.float64]:
         """Return the scores of the given rows (r,), the same floats as ``scores(query)[rows]``."""
@@ -131,7 +124,7 @@ class InvertedIndex:
             here = np.flatnonzero((rows >= first) & (rows < first + len(segment)))
             if len(here):
                 result[here] = segment.row_sums(terms, rows[here] - first)
-        return np.where(self._alive[rows], result, 0.0)
+        return result
 
     def _placed(self) -> list[tuple[int, _Segment]]:
         """Pair each segment with the number of its first row."""

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m3_retrievers.checks import check_ids, check_k
 from m3_retrievers.errors import DuplicateIdError, InputError, SavedIndexError
-from m3_retrievers.index.base import Filter, TermWeighting
-from m3_retrievers.index.dense import GrowingRows
-from m3_retrievers.index.filters import FilteredRows
+from m3_retrievers.index import search as hybrid_search
+from m3_retrievers.index.base import Encode, Filter, TermWeighting
+from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import stored_record
 from m3_retrievers.index.storage import read_generation, write_generation
-from m3_retrievers.index.stores import STORED, Legs
-from m3_retrievers.types.hits import Query, Ranking, Record
+from m3_retrievers.index.stores import Stores
+from m3_retrievers.index.table import Table
+from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
-from m3_retrievers.types.plan import Mode
-from m3_retrievers.types.representations import Output, Representations
-
-# Deleted rows stay until there are this many and they outnumber the live ones, so that a
-# delete costs nothing and memory stays below twice what the documents need.
-_DEAD_ROWS_KEPT = 1_000
+from m3_retrievers.types.plan import Mode, Plan
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 
 class LocalIndex:
@@ -38,60 +31,62 @@ class LocalIndex:
         of its name (``"bm25"``) over the records' texts. colbert_dtype: ``"float16"`` halves
         the memory and moves a score by less than 1e-3; ``"float32"`` keeps every bit.
 
-    Safe to share between threads. Metadata is kept as JSON keeps it (a tuple comes back as a
-    list), and comes out as a copy.
+    Safe to share between threads; a copy or a pickle is an index of its own. Metadata is kept
+    as JSON keeps it (a tuple comes back as a list), and comes out as a copy. Ties break by
+    insertion order.
     """
 
     def __init__(
         self,
         *,
-        modes: Sequence[Output] = STORED,
+        modes: Sequence[Output] = ALL_OUTPUTS,
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
     ) -> None:
-        self._lock = threading.RLock()
-        self._records: list[Record] = []
-        self._row_of: dict[str, int] = {}
-        self._alive = GrowingRows(np.empty(0, bool))
-        self._filtered = FilteredRows()
-        self._legs = Legs(modes, weighting=weighting, colbert_dtype=colbert_dtype)
+        self._lock = ForkSafeLock()
+        self._table = Table(Stores(modes, weighting=weighting, colbert_dtype=colbert_dtype))
         self.extra: dict[str, Any] = {}
 
     def __len__(self) -> int:
-        return len(self._row_of)
+        return len(self._table)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._row_of
+        return id in self._table
 
     def __repr__(self) -> str:
         return f"LocalIndex(documents={len(self)}, modes={sorted(self.modes)})"
 
     def _repr_html_(self) -> str:
-        told = {"documents": len(self), "modes": ", ".join(sorted(self.modes))}
         from m3_retrievers.display import markup
 
-        return markup.facts("LocalIndex", told)
+        facts = {"documents": len(self), "modes": ", ".join(sorted(self.modes))}
+        return markup.facts("LocalIndex", facts)
 
     @property
     def modes(self) -> frozenset[Mode]:
         """The modes it scores."""
-        return self._legs.modes
+        return self._table.stores.modes
 
     @property
     def weighting(self) -> TermWeighting | None:
-        """The term weights that depend on the collection, such as BM25's."""
-        return self._legs.weighting
+        """The term weights that depend on the collection, such as BM25's, up to date."""
+        with self._lock:
+            return self._table.stores.fitted(live=self._table.live)
 
     @property
     def colbert_dtype(self) -> ColbertDtype:
         """The precision of the stored token vectors."""
-        return self._legs.colbert.dtype
+        return self._table.stores.colbert.dtype
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids, in order of insertion."""
         with self._lock:
-            return tuple(self._records[row].id for row in self._live())
+            return self._table.ids(self._table.live.rows)
+
+    def snapshot(self) -> AbstractContextManager[object]:
+        """Return a context that keeps other threads' changes out."""
+        return self._lock
 
     # Records in and out
 
@@ -103,35 +98,57 @@ class LocalIndex:
         is not there, InputError for counts or widths that do not fit and metadata that is not
         JSON.
         """
+        kept = [stored_record(record) for record in records]
         with self._lock:
-            for record in records:
-                if record.id in self._row_of:
-                    raise DuplicateIdError(
-                        f"add expects new ids, got {record.id!r}, which is in the index. "
-                        "Use upsert to replace it, or another id."
-                    )
-            self._insert(records, representations)
+            known = next((record.id for record in kept if record.id in self._table), None)
+            if known is not None:
+                raise DuplicateIdError(
+                    f"add expects new ids, got {known!r:.80}, which is in the index. "
+                    "Use upsert to replace it, or another id."
+                )
+            self._table.insert(kept, representations)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
         """Insert records, replacing those whose id is known; they move to the end."""
+        kept = [stored_record(record) for record in records]
         with self._lock:
-            self._insert(records, representations)
+            self._table.insert(kept, representations)
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
-        """Remove records; returns the ids that were there."""
-        check_ids(ids, name="delete")
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
+    ) -> list[str]:
+        """Remove the records of these ids that the filter admits; returns the ids removed.
+
+        Unknown ids are passed over. Raises InputError where neither is given: nothing is
+        emptied by an argument that was forgotten.
+        """
+        if ids is None and filter is None:
+            raise InputError(
+                "delete expects a list of ids or a filter=, got neither. Name what is to go; "
+                "delete(index.ids) empties an index."
+            )
+        named = None if ids is None else check_ids(ids, name="delete")
         with self._lock:
-            there = [id for id in dict.fromkeys(ids) if id in self._row_of]
-            with self._changing():
-                self._bury(there)
-            return there
+            gone = self.where(filter) if named is None else list(dict.fromkeys(named))
+            if named is not None:
+                admitted = set(self.where(filter)) if filter else self._table
+                gone = [id for id in gone if id in admitted]
+            self._table.delete(gone)
+            return gone
 
     def get(self, ids: Sequence[str]) -> list[Record]:
         """Return copies of the records in the order asked for, passing over unknown ids."""
-        check_ids(ids, name="get")
+        wanted = check_ids(ids, name="get")
         with self._lock:
-            found = [self._records[self._row_of[id]] for id in ids if id in self._row_of]
+            found = self._table.records(self._table.rows(self._table.known(wanted)))
         return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
+
+    def where(self, filter: Filter | None) -> list[str]:
+        """Return the ids of the records that a filter admits, in order of insertion."""
+        with self._lock:
+            admitted = self._table.admitted(filter)
+            rows = self._table.live.rows if admitted is None else admitted.nonzero()[0]
+            return list(self._table.ids(rows))
 
     def vectors(
         self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
@@ -142,19 +159,21 @@ class LocalIndex:
         are kept in. Raises InputError for an unknown id, MissingOutputError for an output that
         is not stored.
         """
-        check_ids(ids, name="vectors")
+        wanted = check_ids(ids, name="vectors")
         with self._lock:
-            wanted = self._legs.stored if outputs is None else outputs
-            return self._legs.vectors(self._rows(ids), wanted)
+            stores = self._table.stores
+            return stores.vectors(
+                self._table.rows(wanted), stores.stored if outputs is None else outputs
+            )
 
     def in_order(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that are known, each once, in order of insertion."""
-        check_ids(ids, name="in_order")
+        wanted = check_ids(ids, name="in_order")
         with self._lock:
-            rows = {self._row_of[id]: id for id in ids if id in self._row_of}
-            return [rows[row] for row in sorted(rows)]
+            known = list(dict.fromkeys(self._table.known(wanted)))
+            return [known[at] for at in self._table.rows(known).argsort()]
 
-    # Recall and scores
+    # Recall, scores, search
 
     def recall(
         self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None = None
@@ -166,23 +185,33 @@ class LocalIndex:
         if k is not None:
             check_k(k)
         with self._lock:
-            alive = self._alive.rows
-            admitted = self._filtered.rows(filter, self._records, alive=alive)
-            rows, scores = self._legs.search(query, mode, k=k, admitted=admitted, alive=alive)
-            return Ranking(tuple(self._records[row].id for row in rows), scores)
+            return self._table.recall(query, mode, k=k, filter=filter)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
-        check_ids(ids, name="score")
+        wanted = check_ids(ids, name="score")
         with self._lock:
-            return self._legs.score(query, mode, self._rows(ids), alive=self._alive.rows)
+            return self._table.score(query, mode, wanted)
 
     def scale(self, query: Query, mode: Mode) -> float:
         """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
         with self._lock:
-            return self._legs.scale(query, mode, alive=self._alive.rows)
+            return self._table.stores.scale(query, mode, live=self._table.live)
 
-    # On disk
+    def search(
+        self,
+        query: Query,
+        plan: Plan,
+        *,
+        k: int,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
+        encode: Encode | None = None,
+    ) -> SearchResult:
+        """Return the k best hits of the whole hybrid search; see ``index.search.search``."""
+        return hybrid_search.search(self, query, plan, k=k, filter=filter, ids=ids, encode=encode)
+
+    # On disk, and in other processes
 
     def save(
         self,
@@ -197,15 +226,15 @@ class LocalIndex:
         of the caller's, handed back as ``LocalIndex.extra``.
         """
         with self._lock:
-            live = self._live()
+            stores, live = self._table.stores, self._table.live.rows
             write_generation(
                 folder,
-                arrays=self._legs.arrays(live),
-                documents=[self._records[row] for row in live],
+                arrays=stores.arrays(live),
+                documents=self._table.records(live),
                 settings={
-                    "modes": list(self._legs.stored),
+                    "modes": list(stores.stored),
                     "colbert_dtype": self.colbert_dtype,
-                    "weighting": self.weighting and self.weighting.state(),
+                    "weighting": stores.weighting and stores.weighting.state(),
                     "extra": dict(self.extra if extra is None else extra),
                 },
                 model=model,
@@ -231,78 +260,22 @@ class LocalIndex:
                 f"The index in {str(folder)!r} has a {state.get('name', 'BM25')} leg: load it with "
                 "weighting=BM25.from_state, or through HybridRetriever.load."
             )
-        index = cls()
-        index._legs = Legs.of_arrays(
+        stores = Stores.of_arrays(
             saved.arrays,
             modes=settings["modes"],
             weighting=weighting(state) if state and weighting else None,
             colbert_dtype=settings["colbert_dtype"],
         )
-        index._number(saved.records)
+        index = cls()
+        index._table = Table(stores, saved.records)
         index.extra = settings["extra"]
         return index
 
-    # Inside; every caller holds the lock
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock out; what it guards is copied in one state."""
+        with self._lock:
+            return {"table": copy.deepcopy(self._table), "extra": copy.deepcopy(self.extra)}
 
-    def _insert(self, records: Sequence[Record], representations: Representations) -> None:
-        kept = [stored_record(record) for record in records]
-        ids = [record.id for record in kept]
-        twice = len(set(ids)) != len(ids)
-        if twice:
-            repeated = next(id for at, id in enumerate(ids) if id in ids[:at])
-            raise DuplicateIdError(f"expected each id once in a call, got {repeated!r} twice.")
-        if not kept:
-            return
-        self._legs.check(representations, count=len(kept))
-        first = len(self._records)
-        with self._changing():
-            self._legs.append([record.text for record in kept], representations)
-            self._records += kept
-            self._alive.append(np.ones(len(kept), bool))
-            self._bury([id for id in ids if id in self._row_of])
-            self._row_of.update((id, first + at) for at, id in enumerate(ids))
-
-    def _bury(self, ids: Sequence[str]) -> None:
-        rows = np.array([self._row_of.pop(id) for id in ids], np.int64)
-        self._alive.rows[rows] = False
-        self._legs.delete(rows)
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Keep every leg in step with the records, also after an error or a Ctrl-C in between.
-
-        A change extends the legs before the records, so dropping what no live record owns
-        leaves the index as it was before, or with the whole change.
-        """
-        done = False
-        try:
-            yield
-            done = True
-        finally:
-            self._filtered.clear()
-            dead = len(self._records) - len(self)
-            if not done or dead > max(_DEAD_ROWS_KEPT, len(self)):
-                self._compact()
-
-    def _compact(self) -> None:
-        """Build everything again from the live rows, in their order."""
-        # of two live rows with one id, left by an upsert cut short, the later one counts
-        rows = {self._records[row].id: row for row in self._live()}
-        live = np.array(sorted(rows.values()), np.int64)
-        self._legs = self._legs.keep(live)
-        self._number([self._records[row] for row in live])
-
-    def _number(self, records: list[Record]) -> None:
-        """Take records as rows 0, 1, …, all of them alive."""
-        self._records = records
-        self._row_of = {record.id: row for row, record in enumerate(records)}
-        self._alive = GrowingRows(np.ones(len(records), bool))
-
-    def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        unknown = [id for id in ids if id not in self._row_of]
-        if unknown:
-            raise InputError(f"expected ids of the index, got {unknown[0]!r}.")
-        return np.array([self._row_of[id] for id in ids], np.int64)
-
-    def _live(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self._alive.rows)
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._lock = ForkSafeLock()
+        self._table, self.extra = state["table"], state["extra"]

@@ -16,25 +16,23 @@ from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.dense import DenseIndex
 from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.live import LiveRows
 from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
 from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.packed import Floats, MultiVectors
 from m3_retrievers.types.plan import Mode
-from m3_retrievers.types.representations import Output, Representations
-
-STORED: tuple[Output, ...] = ("dense", "sparse", "colbert")
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class Legs:
+class Stores:
     """Dense, sparse and ColBERT representations and weighted terms of n rows.
 
-    Where ``alive`` is asked for, it is the mask (n,) of the rows that were not deleted. Not
-    safe between threads; the owner keeps writers and readers apart.
+    Not safe between threads; the owner keeps writers and readers apart.
     """
 
     def __init__(
@@ -44,10 +42,10 @@ class Legs:
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
     ) -> None:
-        unknown = [mode for mode in modes if mode not in STORED]
+        unknown = [mode for mode in modes if mode not in ALL_OUTPUTS]
         if isinstance(modes, str) or unknown:
-            raise InputError(f"modes expects a list of some of {STORED}, got {modes!r}.")
-        self.stored: tuple[Output, ...] = tuple(mode for mode in STORED if mode in modes)
+            raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
+        self.stored: tuple[Output, ...] = tuple(mode for mode in ALL_OUTPUTS if mode in modes)
         self.dense = DenseIndex()
         self.sparse = InvertedIndex()
         self.colbert = MultiVectorIndex(dtype=colbert_dtype)
@@ -101,11 +99,6 @@ class Legs:
             self.weighted.append(self.weighted.weighting.count(texts))
         self._widths = self._widths_of(representations)
 
-    def delete(self, rows: Rows) -> None:
-        """Learn that rows are gone; masks and ``alive`` keep them out of the other legs."""
-        if "sparse" in self.stored:
-            self.sparse.delete(rows)
-
     def vectors(self, rows: Rows, outputs: Sequence[Output]) -> Representations:
         """Return the representations of the given rows (r,), copied."""
         for name in outputs:
@@ -141,31 +134,31 @@ class Legs:
         modes: Sequence[Output],
         weighting: TermWeighting | None,
         colbert_dtype: ColbertDtype,
-    ) -> Legs:
+    ) -> Stores:
         """Return the rows that ``arrays`` took apart, numbered from 0; no rows take any width."""
-        legs = cls(modes, weighting=weighting, colbert_dtype=colbert_dtype)
+        stores = cls(modes, weighting=weighting, colbert_dtype=colbert_dtype)
         if weighting is not None:
-            legs.weighted = WeightedIndex(weighting, csr_of("bm25", arrays))
-        if "dense" in legs.stored and len(arrays["dense.vectors"]):
-            legs.dense = DenseIndex(arrays["dense.vectors"])
-            legs._widths["dense"] = arrays["dense.vectors"].shape[1]
-        if "sparse" in legs.stored and len(arrays["sparse.indptr"]) > 1:
-            legs.sparse = InvertedIndex.from_matrix(csr_of("sparse", arrays))
-            legs._widths["sparse"] = int(arrays["sparse.shape"][1])
-        if "colbert" in legs.stored and len(arrays["colbert.offsets"]) > 1:
+            stores.weighted = WeightedIndex(weighting, csr_of("bm25", arrays))
+        if "dense" in stores.stored and len(arrays["dense.vectors"]):
+            stores.dense = DenseIndex(arrays["dense.vectors"])
+            stores._widths["dense"] = arrays["dense.vectors"].shape[1]
+        if "sparse" in stores.stored and len(arrays["sparse.indptr"]) > 1:
+            stores.sparse = InvertedIndex.from_matrix(csr_of("sparse", arrays))
+            stores._widths["sparse"] = int(arrays["sparse.shape"][1])
+        if "colbert" in stores.stored and len(arrays["colbert.offsets"]) > 1:
             packed = MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"])
-            legs.colbert = MultiVectorIndex(packed, dtype=colbert_dtype)
-            legs._widths["colbert"] = packed.dimension
-        return legs
+            stores.colbert = MultiVectorIndex(packed, dtype=colbert_dtype)
+            stores._widths["colbert"] = packed.dimension
+        return stores
 
-    def keep(self, rows: Rows) -> Legs:
-        """Return legs of the given rows alone."""
+    def keep(self, rows: Rows) -> Stores:
+        """Return stores of the given rows alone."""
         # rows that adjoin come as a view, which would hold on to all the others
         owned = {
             name: array if array.base is None else array.copy()
             for name, array in self.arrays(rows).items()
         }
-        return Legs.of_arrays(
+        return Stores.of_arrays(
             owned,
             modes=self.stored,
             weighting=self.weighting,
@@ -174,8 +167,12 @@ class Legs:
 
     # Search and scores
 
+    def fitted(self, *, live: LiveRows) -> TermWeighting | None:
+        """Return the weighting with the statistics of the live rows."""
+        return None if self.weighted is None else self.weighted.fitted(live=live)
+
     def search(
-        self, query: Query, mode: Mode, *, k: int | None, admitted: Mask | None, alive: Mask
+        self, query: Query, mode: Mode, *, k: int | None, admitted: Mask | None, live: LiveRows
     ) -> tuple[Rows, Floats]:
         """Return the k best admitted rows of one mode and their scores, best first, ties by row.
 
@@ -191,9 +188,9 @@ class Legs:
         if mode == "colbert":
             return self.colbert.search(asked.require("colbert"), k=k, admitted=admitted)
         assert self.weighted is not None  # _check_query saw to it
-        return self.weighted.search(query.text, k=k, alive=alive, admitted=admitted)
+        return self.weighted.search(query.text, k=k, live=live, admitted=admitted)
 
-    def score(self, query: Query, mode: Mode, rows: Rows, *, alive: Mask) -> Floats:
+    def score(self, query: Query, mode: Mode, rows: Rows, *, live: LiveRows) -> Floats:
         """Return (r,) the scores of the given rows in one mode."""
         self._check_query(query, mode)
         asked = query.representations
@@ -204,21 +201,21 @@ class Legs:
         if mode == "colbert":
             return self.colbert.score(asked.require("colbert"), rows)
         assert self.weighted is not None  # _check_query saw to it
-        return self.weighted.score(query.text, rows, alive=alive)
+        return self.weighted.score(query.text, rows, live=live)
 
-    def scale(self, query: Query, mode: Mode, *, alive: Mask) -> float:
+    def scale(self, query: Query, mode: Mode, *, live: LiveRows) -> float:
         """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
         self._check_mode(mode)
-        if mode in STORED or self.weighted is None:
+        if mode in ALL_OUTPUTS or self.weighted is None:
             return 1.0
-        return self.weighted.scale(query.text, alive=alive)
+        return self.weighted.scale(query.text, live=live)
 
     # Checks
 
     def _check_query(self, query: Query, mode: Mode) -> None:
         """Raise MissingOutputError for a mode there is not, InputError for several texts."""
         self._check_mode(mode)
-        if mode in STORED and len(query.representations) > 1:
+        if mode in ALL_OUTPUTS and len(query.representations) > 1:
             raise InputError(
                 f"A query expects the representations of one text, got "
                 f"{len(query.representations)}: pass one query a call."

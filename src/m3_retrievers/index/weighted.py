@@ -11,6 +11,7 @@ from scipy import sparse as sp
 
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.live import LiveRows
 
 Rows = NDArray[np.int64]
 
@@ -27,7 +28,7 @@ class WeightedIndex:
         """Start with the counts (n, v) of n rows, if any."""
         self.weighting = weighting
         self._parts = [] if counts is None else [counts]
-        self._fitted: tuple[bytes, InvertedIndex] | None = None
+        self._fitted: tuple[int, InvertedIndex] | None = None
 
     def append(self, counts: sp.csr_array) -> None:
         """Add the counts (m, v) of documents, from ``weighting.count``."""
@@ -53,31 +54,38 @@ class WeightedIndex:
         text: str,
         *,
         k: int | None,
-        alive: NDArray[np.bool_],
+        live: LiveRows,
         admitted: NDArray[np.bool_] | None,
     ) -> tuple[Rows, NDArray[np.float64]]:
         """Return the k best rows that share a term with the text, and their scores."""
-        index, query = self._index(alive), self.weighting.query(text)
-        rows, scores = index.search(query, k=k, admitted=alive if admitted is None else admitted)
+        index, query = self._index(live), self.weighting.query(text)
+        rows, scores = index.search(
+            query, k=k, admitted=live.mask if admitted is None else admitted
+        )
         # the base is the same for every row, so it moves no one's place
         return rows, scores + self.weighting.base(query)
 
-    def score(self, text: str, rows: Rows, *, alive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def score(self, text: str, rows: Rows, *, live: LiveRows) -> NDArray[np.float64]:
         """Return (r,) the scores of the given rows."""
-        index, query = self._index(alive), self.weighting.query(text)
+        index, query = self._index(live), self.weighting.query(text)
         return index.score(query, rows) + self.weighting.base(query)
 
-    def scale(self, text: str, *, alive: NDArray[np.bool_]) -> float:
+    def scale(self, text: str, *, live: LiveRows) -> float:
         """Return ``TermWeighting.scale`` of the text, under the live documents' statistics."""
-        self._index(alive)
+        self._index(live)
         return self.weighting.scale(self.weighting.query(text))
 
-    def _index(self, alive: NDArray[np.bool_]) -> InvertedIndex:
-        state = np.packbits(alive).tobytes()
-        if self._fitted is None or self._fitted[0] != state:
+    def fitted(self, *, live: LiveRows) -> TermWeighting:
+        """Return the weighting with the statistics of the live rows."""
+        self._index(live)
+        return self.weighting
+
+    def _index(self, live: LiveRows) -> InvertedIndex:
+        if self._fitted is None or self._fitted[0] != live.generation:
             counts = self.counts
-            self.weighting.fit(sp.csr_array(counts[np.flatnonzero(alive)]))
-            self._fitted = state, InvertedIndex.from_matrix(self.weighting.impacts(counts))
+            self.weighting.fit(sp.csr_array(counts[live.rows]))
+            index = InvertedIndex.from_matrix(self.weighting.impacts(counts))
+            self._fitted = live.generation, index
         return self._fitted[1]
 
     def arrays(self, rows: Rows) -> dict[str, NDArray[Any]]:

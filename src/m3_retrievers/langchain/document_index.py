@@ -52,7 +52,7 @@ class M3DocumentIndex(DocumentIndex):
         """
         check_no_others(kwargs, owner="M3DocumentIndex.upsert")
         stored = self.hybrid.upsert(
-            records_of(items), chunk_size=batch_size, show_progress=show_progress
+            records_of(items), batch_size=batch_size, show_progress=show_progress
         )
         return UpsertResponse(succeeded=stored, failed=[])
 

@@ -16,7 +16,6 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.types.hits import Hit, Ranking, Record
-from m3_retrievers.types.plan import Mode
 
 
 def documents_of(
@@ -76,7 +75,7 @@ def from_hit(hit: Hit) -> Document:
     return Document(id=hit.id, page_content=hit.text, metadata=metadata)
 
 
-def from_ranking(index: Index, ranking: Ranking, mode: Mode) -> list[Document]:
+def from_ranking(index: Index, ranking: Ranking, mode: str) -> list[Document]:
     """Return the documents of one leg's ranking, in its order, each with that leg's score."""
     score_of = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
     return [

@@ -1,9 +1,8 @@
-"""A hybrid search whose legs show up as retriever runs, with the query encoded once."""
+"""A hybrid search whose legs show up in a trace as retriever runs of their own."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from collections.abc import Mapping
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -11,7 +10,6 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from langchain_core.runnables import run_in_executor
 from pydantic import InstanceOf
 from typing_extensions import override
 
@@ -20,30 +18,25 @@ from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import from_hit, from_ranking
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.types.hits import Query, Ranking
-from m3_retrievers.types.plan import Mode
+from m3_retrievers.retrieval.threads import in_thread
+from m3_retrievers.types.hits import Ranking
 
 
 class Leg(BaseRetriever):
-    """One leg's recall for one query that is encoded already.
+    """What one leg recalled in a search that is over: the first documents of its ranking.
 
-    The run reports the leg's best ``shown`` documents; ``ranking`` keeps the whole recall,
-    which is usually a hundred documents and would swamp a trace.
+    The whole ranking is usually a hundred documents and would swamp a trace.
     """
 
     hybrid: InstanceOf[HybridRetriever]
-    asked: InstanceOf[Query]
-    leg: Mode
-    shown: int
-    filter: Any = None
-    ranking: InstanceOf[Ranking] | None = None
+    leg: str
+    ranking: InstanceOf[Ranking]
 
     @override
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
-        self.ranking = self.hybrid.recall_leg(self.asked, self.leg, filter=self.filter)
-        return from_ranking(self.hybrid.index, self.ranking.head(self.shown), self.leg)
+        return from_ranking(self.hybrid.index, self.ranking, self.leg)
 
 
 def search(
@@ -57,11 +50,10 @@ def search(
     """Return the k best documents, scores in their metadata; each leg is a child run."""
     check_k(k)
     check_question(query)
-    asked = hybrid.prepare(query)
-    legs = _legs(hybrid, asked, k=k, filter=filter)
-    for leg in legs:
+    found = hybrid.search_legs(query, k=k, filter=filter)
+    for leg in _legs(hybrid, found.rankings, k=k):
         leg.invoke(query, {"callbacks": run_manager.get_child(leg.leg)})
-    return _ranked(hybrid, asked, legs, k)
+    return [from_hit(hit) for hit in found.hits]
 
 
 async def asearch(
@@ -72,14 +64,13 @@ async def asearch(
     filter: Filter | None,
     run_manager: AsyncCallbackManagerForRetrieverRun,
 ) -> list[Document]:
-    """Return what ``search`` does; the work runs in threads, the legs side by side."""
+    """Return what ``search`` does; the work runs in a thread."""
     check_k(k)
     check_question(query)
-    asked = await run_in_executor(None, hybrid.prepare, query)
-    legs = _legs(hybrid, asked, k=k, filter=filter)
-    runs = (leg.ainvoke(query, {"callbacks": run_manager.get_child(leg.leg)}) for leg in legs)
-    await asyncio.gather(*runs)
-    return await run_in_executor(None, _ranked, hybrid, asked, legs, k)
+    found = await in_thread(hybrid.search_legs, query, k=k, filter=filter)
+    for leg in _legs(hybrid, found.rankings, k=k):
+        await leg.ainvoke(query, {"callbacks": run_manager.get_child(leg.leg)})
+    return [from_hit(hit) for hit in found.hits]
 
 
 def ls_params(
@@ -94,13 +85,8 @@ def ls_params(
     )
 
 
-def _legs(hybrid: HybridRetriever, asked: Query, *, k: int, filter: Filter | None) -> list[Leg]:
+def _legs(hybrid: HybridRetriever, rankings: Mapping[str, Ranking], *, k: int) -> list[Leg]:
     return [
-        Leg(name=leg, hybrid=hybrid, asked=asked, leg=leg, shown=k, filter=filter)
-        for leg in hybrid.legs
+        Leg(name=leg, hybrid=hybrid, leg=leg, ranking=ranking.head(k))
+        for leg, ranking in rankings.items()
     ]
-
-
-def _ranked(hybrid: HybridRetriever, asked: Query, legs: list[Leg], k: int) -> list[Document]:
-    rankings: dict[str, Ranking] = {leg.leg: leg.ranking for leg in legs if leg.ranking is not None}
-    return [from_hit(hit) for hit in hybrid.rank(asked, rankings, k=k)]

@@ -103,7 +103,7 @@ class M3VectorStore(VectorStore):
         """
         check_no_others(kwargs, owner="M3VectorStore")
         records = records_of(documents, ids)
-        return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
+        return self.hybrid.upsert(records, batch_size=batch_size, show_progress=show_progress)
 
     def add_texts(
         self,
@@ -220,15 +220,12 @@ class M3VectorStore(VectorStore):
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """Divide by the sum of the weights that count, as FlagEmbedding does; cut to 0..1."""
-        hybrid, weights = self.hybrid, self.hybrid.weights
-        if hybrid.fusion is not None:
+        if self.hybrid.fusion is not None:
             raise InputError(
                 "A relevance score expects a hybrid score, got one that orders by fusion, which "
                 "only says who comes first. Use a HybridRetriever without fusion."
             )
-        lexical = weights.sparse if set(hybrid.legs) != {"dense"} else 0.0
-        colbert = weights.colbert if "colbert" in hybrid.encoder.outputs else 0.0
-        total = weights.dense + lexical + colbert
+        total = self.hybrid.plan.total_weight
         return lambda score: min(1.0, max(0.0, score / total))
 
 

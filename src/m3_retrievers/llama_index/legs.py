@@ -1,8 +1,8 @@
-"""A hybrid search whose legs show up as retrievals of their own, with the query encoded once."""
+"""A hybrid search whose legs show up as retrievals of their own."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
@@ -11,88 +11,78 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from m3_retrievers.index.base import Filter
 from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
 from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query, Ranking
-from m3_retrievers.types.plan import Mode
 
 
 class Leg(BaseRetriever):
-    """One leg's recall for one query that is encoded already.
+    """What one leg recalled in a search that is over: the first nodes of its ranking.
 
-    The events report the leg's best ``shown`` nodes; ``ranking`` keeps the whole recall,
-    which is usually a hundred nodes and would swamp a trace.
+    The whole ranking is usually a hundred nodes and would swamp a trace.
     """
 
     def __init__(
         self,
         hybrid: HybridRetriever,
-        asked: Query,
-        leg: Mode,
+        leg: str,
+        ranking: Ranking,
         *,
-        shown: int,
-        filter: Filter | None,
         callback_manager: CallbackManager,
     ) -> None:
         self.hybrid = hybrid
-        self.asked = asked
         self.leg = leg
-        self.shown = shown
-        self.filter = filter
-        self.ranking: Ranking | None = None
+        self.ranking = ranking
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:  # noqa: ARG002
-        self.ranking = self.hybrid.recall_leg(self.asked, self.leg, filter=self.filter)
-        return [*from_ranking(self.hybrid.index, self.ranking.head(self.shown), self.leg)]
+        return [*from_ranking(self.hybrid.index, self.ranking, self.leg)]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await asyncio.to_thread(self._retrieve, query_bundle)
+        return await in_thread(self._retrieve, query_bundle)
 
 
 def search(
     hybrid: HybridRetriever,
-    query: str,
+    query: str | Query,
     *,
     k: int,
     filter: Filter | None,
     callback_manager: CallbackManager,
 ) -> list[ScoredNode]:
     """Return the k best nodes with their scores; each leg is a retrieval of its own."""
-    asked = hybrid.prepare(query)
-    legs = _legs(hybrid, asked, k=k, filter=filter, callback_manager=callback_manager)
-    for leg in legs:
-        leg.retrieve(query)
-    return _ranked(hybrid, asked, legs, k)
+    found = hybrid.search_legs(query, k=k, filter=filter)
+    for leg in _legs(hybrid, found.rankings, k=k, callback_manager=callback_manager):
+        leg.retrieve(_text(query))
+    return [from_hit(hit) for hit in found.hits]
 
 
 async def asearch(
     hybrid: HybridRetriever,
-    query: str,
+    query: str | Query,
     *,
     k: int,
     filter: Filter | None,
     callback_manager: CallbackManager,
 ) -> list[ScoredNode]:
-    """Return what ``search`` does; the work runs in threads, the legs side by side."""
-    asked = await asyncio.to_thread(hybrid.prepare, query)
-    legs = _legs(hybrid, asked, k=k, filter=filter, callback_manager=callback_manager)
-    await asyncio.gather(*(leg.aretrieve(query) for leg in legs))
-    return await asyncio.to_thread(_ranked, hybrid, asked, legs, k)
+    """Return what ``search`` does; the work runs in a thread."""
+    found = await in_thread(hybrid.search_legs, query, k=k, filter=filter)
+    for leg in _legs(hybrid, found.rankings, k=k, callback_manager=callback_manager):
+        await leg.aretrieve(_text(query))
+    return [from_hit(hit) for hit in found.hits]
 
 
 def _legs(
     hybrid: HybridRetriever,
-    asked: Query,
+    rankings: Mapping[str, Ranking],
     *,
     k: int,
-    filter: Filter | None,
     callback_manager: CallbackManager,
 ) -> list[Leg]:
     return [
-        Leg(hybrid, asked, leg, shown=k, filter=filter, callback_manager=callback_manager)
-        for leg in hybrid.legs
+        Leg(hybrid, leg, ranking.head(k), callback_manager=callback_manager)
+        for leg, ranking in rankings.items()
     ]
 
 
-def _ranked(hybrid: HybridRetriever, asked: Query, legs: list[Leg], k: int) -> list[ScoredNode]:
-    rankings: dict[str, Ranking] = {leg.leg: leg.ranking for leg in legs if leg.ranking is not None}
-    return [from_hit(hit) for hit in hybrid.rank(asked, rankings, k=k)]
+def _text(query: str | Query) -> str:
+    return query.text if isinstance(query, Query) else query

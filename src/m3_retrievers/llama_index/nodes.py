@@ -17,7 +17,6 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.types.hits import Hit, Ranking, Record
-from m3_retrievers.types.plan import Mode
 
 # Where LlamaIndex's own stores keep the node itself, and where ours keeps whose part it is:
 # apart from the node's metadata, which may use any name.
@@ -75,7 +74,7 @@ def from_hit(hit: Hit) -> ScoredNode:
     return ScoredNode(node=to_node(hit), score=hit.score, scores=dict(hit.scores))
 
 
-def from_ranking(index: Index, ranking: Ranking, mode: Mode) -> list[ScoredNode]:
+def from_ranking(index: Index, ranking: Ranking, mode: str) -> list[ScoredNode]:
     """Return the nodes of one leg's ranking, in its order, each with that leg's score."""
     score_of = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
     return [

@@ -15,10 +15,11 @@ from llama_index.core.vector_stores.types import (
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
+from m3_retrievers.index.search import recall
 from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.types.hits import Query, Ranking
-from m3_retrievers.types.plan import HybridWeights, Mode, Recall
+from m3_retrievers.types.hits import Query
+from m3_retrievers.types.plan import HybridWeights, Mode, Plan, Recall
 from m3_retrievers.types.representations import Output, Representations
 
 _LEG: dict[VectorStoreQueryMode, Mode] = {
@@ -37,7 +38,7 @@ def answer(
     ``alpha`` outside 0..1, and for a question without text where text is needed.
     """
     if query.mode is VectorStoreQueryMode.HYBRID:
-        found = _by_all(_tuned(hybrid, query), query, filter)
+        found = _by_all(hybrid, query, filter)
     elif query.mode in _LEG:
         found = _by_one(hybrid, query, filter)
     else:
@@ -63,7 +64,8 @@ def _by_one(
     depth = query.sparse_top_k if leg == "sparse" else None
     k = query.similarity_top_k if depth is None else depth
     check_k(k, name="similarity_top_k")
-    ranking = _recall(hybrid, _asked(hybrid, query, leg), leg, k, filter, query.node_ids)
+    asked, ids = _asked(hybrid, query, leg), query.node_ids or None
+    ranking = recall(hybrid.index, asked, leg, k=k, filter=filter, ids=ids)
     return from_ranking(hybrid.index, ranking, leg)
 
 
@@ -76,28 +78,11 @@ def _by_all(
     if query.query_embedding is not None:
         dense = _vector(query.query_embedding)
         asked = Query(asked.text, replace(asked.representations, dense=dense))
-    rankings: dict[str, Ranking] = {}
-    for leg in hybrid.legs:
-        depth = hybrid.recall.dense if leg == "dense" else hybrid.recall.lexical
-        rankings[leg] = _recall(hybrid, asked, leg, depth, filter, query.node_ids)
-    return [from_hit(hit) for hit in hybrid.rank(asked, rankings, k=k)]
-
-
-def _recall(
-    hybrid: HybridRetriever,
-    asked: Query,
-    leg: Mode,
-    k: int | None,
-    filter: Filter | None,
-    node_ids: Sequence[str] | None,
-) -> Ranking:
-    """Return one leg's best; LlamaIndex means all nodes by an empty list of ids."""
-    if not node_ids:
-        return hybrid.index.recall(asked, leg, k=k, filter=filter)
-    wanted = set(node_ids)
-    everything = hybrid.index.recall(asked, leg, k=None, filter=filter)
-    rows = [row for row, id in enumerate(everything.ids) if id in wanted][:k]
-    return Ranking(tuple(everything.ids[row] for row in rows), everything.scores[rows])
+    # LlamaIndex means all nodes by an empty list of ids
+    found = hybrid.search_legs(
+        asked, k=k, filter=filter, ids=query.node_ids or None, plan=_tuned(hybrid.plan, query)
+    )
+    return [from_hit(hit) for hit in found.hits]
 
 
 def _asked(hybrid: HybridRetriever, query: VectorStoreQuery, leg: Mode) -> Query:
@@ -112,33 +97,26 @@ def _asked(hybrid: HybridRetriever, query: VectorStoreQuery, leg: Mode) -> Query
     return Query(text, hybrid.encoder.encode_query(text, outputs=outputs))
 
 
-def _tuned(hybrid: HybridRetriever, query: VectorStoreQuery) -> HybridRetriever:
-    """Return the retriever with this query's own depths and weights, over the same index."""
-    dense = hybrid.recall.dense if query.hybrid_top_k is None else query.similarity_top_k
-    lexical = hybrid.recall.lexical if query.sparse_top_k is None else query.sparse_top_k
-    return HybridRetriever(
-        hybrid.encoder,
-        hybrid.index,
-        legs=hybrid.legs,
-        recall=Recall(dense=dense, lexical=lexical),
-        fusion=hybrid.fusion,
-        weights=_weights(hybrid, query.alpha),
-    )
+def _tuned(plan: Plan, query: VectorStoreQuery) -> Plan:
+    """Return the plan with this query's own depths and weights."""
+    dense = plan.recall.dense if query.hybrid_top_k is None else query.similarity_top_k
+    lexical = plan.recall.lexical if query.sparse_top_k is None else query.sparse_top_k
+    weights = _weights(plan, query.alpha)
+    return replace(plan, recall=Recall(dense=dense, lexical=lexical), weights=weights)
 
 
-def _weights(hybrid: HybridRetriever, alpha: float | None) -> HybridWeights:
+def _weights(plan: Plan, alpha: float | None) -> HybridWeights:
     if alpha is None:
-        return hybrid.weights
+        return plan.weights
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha expects a number from 0 (terms) to 1 (vectors), got {alpha!r}.")
-    if hybrid.fusion is not None:
+    if plan.fusion is not None:
         raise InputError(
             "alpha expects a hybrid score, got a retriever that orders by fusion. Give the weights "
             "to its fusion, or make it without one."
         )
-    colbert = hybrid.weights.colbert if "colbert" in hybrid.encoder.outputs else 0.0
-    vectors = hybrid.weights.dense + colbert
-    share = hybrid.weights.dense / vectors if vectors else 1.0
+    vectors = [plan.weighted.get("dense", 0.0), plan.weighted.get("colbert", 0.0)]
+    share = vectors[0] / sum(vectors) if sum(vectors) else 1.0
     return HybridWeights(dense=alpha * share, sparse=1 - alpha, colbert=alpha * (1 - share))
 
 

@@ -92,7 +92,7 @@ class M3VectorStore(BasePydanticVectorStore):
         """
         check_no_others(kwargs, owner="M3VectorStore")
         records = records_of(nodes)
-        return self.hybrid.upsert(records, chunk_size=batch_size, show_progress=show_progress)
+        return self.hybrid.upsert(records, batch_size=batch_size, show_progress=show_progress)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Store nodes; see ``add``."""

@@ -1,4 +1,4 @@
-"""A hybrid retriever on disk: its index, the model it is bound to, and its settings."""
+"""A hybrid retriever on disk: its index, the model it is bound to, and its plan."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, SavableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.retrieval.settings import RetrievalSettings
+from m3_retrievers.retrieval.planning import plan_from_state, plan_state
+from m3_retrievers.types.plan import Plan
 
 
-def save(folder: str | Path, index: Index, encoder: M3Encoder, settings: RetrievalSettings) -> None:
-    """Write index and settings to a folder; InputError for an index that lives elsewhere."""
+def save(folder: str | Path, index: Index, encoder: M3Encoder, plan: Plan) -> None:
+    """Write index and plan to a folder; InputError for an index that lives elsewhere."""
     if not isinstance(index, SavableIndex):
         raise InputError(
             f"save expects an index that lives in this process, got {type(index).__name__}, "
             "which keeps its documents itself. Nothing needs saving."
         )
-    index.save(folder, model=_model(encoder), extra=settings.state())
+    index.save(folder, model=_model(encoder), extra=plan_state(plan))
 
 
-def load(folder: str | Path, encoder: M3Encoder) -> tuple[LocalIndex, RetrievalSettings]:
+def load(folder: str | Path, encoder: M3Encoder) -> tuple[LocalIndex, Plan]:
     """Return what ``save`` wrote to a folder; see ``HybridRetriever.load`` for what fails."""
 
     def weighting(state: Mapping[str, Any]) -> BM25:
@@ -33,7 +34,7 @@ def load(folder: str | Path, encoder: M3Encoder) -> tuple[LocalIndex, RetrievalS
         return BM25.from_state(state, subword=subword)
 
     index = LocalIndex.load(folder, model=_model(encoder), weighting=weighting)
-    return index, RetrievalSettings.from_state(index.extra, index.modes)
+    return index, plan_from_state(index.extra, index.modes, encoder)
 
 
 def _model(encoder: M3Encoder) -> dict[str, str]:

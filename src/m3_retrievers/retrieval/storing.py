@@ -1,4 +1,4 @@
-"""Documents on their way into an index: checked, encoded and stored, a chunk at a time."""
+"""Documents on their way into an index: checked, encoded and stored, a batch at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from m3_retrievers.checks import check_ids, check_k
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import DuplicateIdError, InputError
 from m3_retrievers.index.base import Index
-from m3_retrievers.retrieval.settings import encoded_modes
 from m3_retrievers.types.hits import Metadata, Record
+from m3_retrievers.types.plan import encoded_modes
 from m3_retrievers.types.representations import Representations
 
 
@@ -23,69 +23,83 @@ def store(
     records: Iterable[Record],
     *,
     replace: bool,
-    chunk_size: int,
+    batch_size: int,
     show_progress: bool,
 ) -> list[str]:
     """Encode records with what the index keeps, store them, and return their ids.
 
-    records: a list is checked whole before anything is encoded, a generator chunk by chunk.
+    records: a list is checked whole before anything is encoded, a generator batch by batch.
     replace: whether records whose id is known take the old one's place. An interruption
-    leaves all finished chunks in the index.
+    leaves all finished batches in the index.
 
     Raises DuplicateIdError for an id given twice, or known and not to be replaced.
     """
-    check_k(chunk_size, name="chunk_size")
+    check_k(batch_size, name="batch_size")
     total = None
     if isinstance(records, Sequence):
         total = len(records)
-        _check_ids(records, index, replace=replace)
+        _check_new(records, index, seen=set(), replace=replace)
     outputs = encoded_modes(index.modes)
     put = index.upsert if replace else index.add
+    seen: set[str] = set()
     stored: list[str] = []
     source = iter(records)
     with tqdm(total=total, disable=not show_progress, desc="index", unit="doc") as bar:
-        while chunk := list(islice(source, chunk_size)):
-            _check_ids(chunk, index, replace=replace)
-            texts = [record.text for record in chunk]
+        while batch := list(islice(source, batch_size)):
+            _check_new(batch, index, seen=seen, replace=replace)
+            texts = [record.text for record in batch]
             encoded = (
                 encoder.encode_documents(texts, outputs=outputs) if outputs else Representations()
             )
-            put(chunk, encoded)
-            stored += [record.id for record in chunk]
-            bar.update(len(chunk))
+            put(batch, encoded)
+            stored += [record.id for record in batch]
+            bar.update(len(batch))
     return stored
 
 
-def _check_ids(records: Sequence[Record], index: Index, *, replace: bool) -> None:
-    seen: set[str] = set()
+def _check_new(records: Sequence[Record], index: Index, *, seen: set[str], replace: bool) -> None:
+    """Raise DuplicateIdError for an id among those seen, or known; ``seen`` takes the others."""
     for id in (record.id for record in records):
         if id in seen:
-            raise DuplicateIdError(f"ids expects each id once, got {id!r} twice.")
+            raise DuplicateIdError(f"ids expects each id once, got {id!r:.80} twice.")
         if not replace and id in index:
             raise DuplicateIdError(
-                f"add expects new ids, got {id!r}, which is in the index. "
+                f"add expects new ids, got {id!r:.80}, which is in the index. "
                 "Use upsert to replace it, or another id."
             )
         seen.add(id)
 
 
-def records_of(
+def as_records(
+    texts: Iterable[str | Record],
+    ids: Iterable[str] | None,
+    metadata: Iterable[Metadata] | None,
+) -> Iterable[Record]:
+    """Return checked records: of a list a list, of a generator a generator.
+
+    texts: strings, or records, which bring id and metadata with them. An id is made up, and
+    metadata is empty, where none is given.
+    """
+    records = _records(texts, ids, metadata)
+    return list(records) if isinstance(texts, Sequence) else records
+
+
+def _records(
     texts: Iterable[str | Record],
     ids: Iterable[str] | None,
     metadata: Iterable[Metadata] | None,
 ) -> Iterator[Record]:
-    """Yield checked records; an id is made up and metadata is empty where none is given.
-
-    texts: strings, or records, which bring id and metadata with them.
-    """
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
-    if ids is not None:
-        check_ids(ids, name="ids")
-    if isinstance(metadata, Mapping):
+    if not isinstance(texts, Iterable):
+        raise InputError(f"expected a list of texts, got {texts!r:.80}. Pass strings in a list.")
+    if ids is not None and (isinstance(ids, str) or not isinstance(ids, Iterable)):
+        check_ids(ids, name="ids")  # which says what is wrong
+    if metadata is not None and (
+        isinstance(metadata, Mapping | str) or not isinstance(metadata, Iterable)
+    ):
         raise InputError(
-            f"metadata expects a list with one mapping a text, got one mapping {metadata!r:.60}: "
-            "wrap it."
+            f"metadata expects a list with one mapping a text, got {metadata!r:.60}. Wrap it."
         )
     for name, other in (("ids", ids), ("metadata", metadata)):
         sized = isinstance(texts, Sequence) and isinstance(other, Sequence)

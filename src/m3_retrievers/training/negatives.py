@@ -176,13 +176,9 @@ class _Miner:
         return _Found(mined, too_close=len(window) - len(fit), topped_up=len(random))
 
     def _scores(self, query: Query, rankings: Mapping[str, Ranking]) -> dict[int, float]:
-        """Return the hybrid score of every row that is ranked anywhere, best first.
-
-        The scores in the rankings do not count: the union is scored exactly.
-        """
-        count = sum(len(ranking) for ranking in rankings.values())
-        hits = self.retriever.rank(query, rankings, k=count) if count else []
-        return {int(hit.id): hit.score for hit in hits}
+        """Return the hybrid score of every row that is ranked anywhere, best first."""
+        ids = [id for ranking in rankings.values() for id in ranking.ids]
+        return {int(hit.id): hit.score for hit in self.retriever.score(query, ids)}
 
     def _random(self, taken: Iterable[int], count: int, rng: np.random.Generator) -> list[int]:
         if not count:

@@ -98,3 +98,14 @@ class Hits(list[Hit]):
         from m3_retrievers.display import markup
 
         return markup.hits(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchResult:
+    """What one search found: the hits, and what each leg recalled, by the leg's name.
+
+    An engine that searches in one request may leave ``rankings`` empty.
+    """
+
+    hits: Hits
+    rankings: Mapping[str, Ranking] = field(default_factory=dict)

@@ -1,17 +1,26 @@
-"""How a hybrid search goes: legs, depths, and what orders the result."""
+"""How a hybrid search goes: legs, depths, and what orders the result.
+
+Modes are the ways to score: dense, sparse (learned term weights), BM25, ColBERT. A leg is a
+mode that recalls candidates.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal, TypeAlias
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.hits import Ranking
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 Mode: TypeAlias = Literal["dense", "sparse", "bm25", "colbert"]
+Fusion: TypeAlias = Callable[[Mapping[str, Ranking]], Ranking]
+
+LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
+DEFAULT_LEGS: tuple[Mode, ...] = ("dense", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,7 @@ class HybridWeights:
         for part in fields(self):
             value = getattr(self, part.name)
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InputError(f"weight {part.name} expects a number, got {value!r}.")
+                raise InputError(f"weight {part.name} expects a number, got {value!r:.80}.")
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"weight {part.name} expects a finite number ≥ 0, got {value!r}.")
         if self.total <= 0:
@@ -53,11 +62,9 @@ class HybridWeights:
         """Return the paper's weights for MLDR, where lexical evidence carries most."""
         return cls(dense=0.15, sparse=0.5, colbert=0.35)
 
-
-Fusion = Callable[[Mapping[str, Ranking]], Ranking]
-
-LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
-DEFAULT_LEGS: tuple[Mode, ...] = ("dense", "sparse")
+    def of(self, mode: Mode) -> float:
+        """Return the weight of a mode; ``sparse`` is that of every lexical mode."""
+        return float(getattr(self, "sparse" if mode == "bm25" else mode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,72 @@ class Recall:
     def everything(cls) -> Recall:
         """Return a recall that scores the whole collection, for an exact hybrid ranking."""
         return cls(dense=None, lexical=None)
+
+    def depth(self, leg: Mode) -> int | None:
+        """Return how many documents a leg recalls, None for all."""
+        return self.dense if leg == "dense" else self.lexical
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one hybrid search goes, from the first recall to the order of the hits.
+
+    legs: recall candidates, each to the depth that ``recall`` gives it. weights: of the
+    hybrid score. fusion: joins the legs' rankings and orders by them alone; None orders by
+    the hybrid score. outputs: what the model makes; a mode that it lacks is not scored.
+
+    Raises InputError where nothing would order the hits.
+
+    >>> plan = Plan(legs=("dense", "bm25"), weights=HybridWeights(dense=1, sparse=0.5, colbert=0))
+    >>> plan.modes, plan.weighted
+    (('dense', 'bm25'), {'dense': 1.0, 'bm25': 0.5})
+    """
+
+    legs: tuple[Mode, ...] = DEFAULT_LEGS
+    recall: Recall = field(default_factory=Recall)
+    weights: HybridWeights = field(default_factory=HybridWeights)
+    fusion: Fusion | None = None
+    outputs: tuple[Output, ...] = ALL_OUTPUTS
+
+    def __post_init__(self) -> None:
+        if self.fusion is None and not self.weighted:
+            raise InputError(
+                f"A hybrid score expects a weight above 0 for one of {self.modes}, got "
+                f"{self.weights}. Give one of these modes a weight, or another leg."
+            )
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that every candidate is scored in: the legs, and what the weights add."""
+        scores_dense = "dense" in self.legs or self.weights.dense > 0
+        dense: tuple[Mode, ...] = ("dense",) if scores_dense else ()
+        lexical = tuple(leg for leg in self.legs if leg != "dense")
+        scores_colbert = self.weights.colbert > 0 and "colbert" in self.outputs
+        colbert: tuple[Mode, ...] = ("colbert",) if scores_colbert else ()
+        return (*dense, *lexical, *colbert)
+
+    @property
+    def weighted(self) -> dict[Mode, float]:
+        """The modes that enter the hybrid score, with their weights.
+
+        Of two lexical legs M3's counts; BM25 then only recalls.
+        """
+        counted = [mode for mode in self.modes if mode != "bm25" or "sparse" not in self.modes]
+        return {mode: self.weights.of(mode) for mode in counted if self.weights.of(mode) > 0}
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights that count, by which a hybrid score of unit parts is 1."""
+        return math.fsum(self.weighted.values())
+
+
+def encoded_modes(modes: Iterable[Mode]) -> tuple[Output, ...]:
+    """Return the modes that an encoder makes; BM25 reads the texts themselves.
+
+    >>> encoded_modes(["dense", "bm25"])
+    ('dense',)
+    """
+    return tuple(mode for mode in modes if mode != "bm25")
 
 
 def name_of(mode: str) -> str:

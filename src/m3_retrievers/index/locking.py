@@ -1,0 +1,56 @@
+"""A lock that a fork cannot tear: the child finds it free, and what it guards whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from weakref import WeakSet
+
+
+class ForkSafeLock:
+    """A re-entrant lock; a fork waits until no other thread holds it.
+
+    Without this a child forked while another thread is searching would wait forever for a
+    thread that it does not have, or see a change half done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _LOCKS.add(self)
+
+    def __enter__(self) -> ForkSafeLock:
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_LOCKS: WeakSet[ForkSafeLock] = WeakSet()
+_HELD: list[ForkSafeLock] = []
+_FORKING = threading.Lock()  # two threads that fork take turns
+
+
+def _acquire_all() -> None:
+    _FORKING.acquire()
+    _HELD.extend(_LOCKS)
+    for lock in _HELD:
+        lock._lock.acquire()
+
+
+def _release_all() -> None:
+    while _HELD:
+        _HELD.pop()._lock.release()
+    _FORKING.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_acquire_all, after_in_parent=_release_all, after_in_child=_release_all
+    )

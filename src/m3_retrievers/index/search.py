@@ -1,0 +1,156 @@
+"""The hybrid search, once, over what every index can do: recall, score, fetch.
+
+Each leg recalls its best documents; over the union of the legs every score that a leg did not
+compute is computed exactly; the weighted sum orders the result (BGE-M3 paper, arXiv
+2402.03216, sections 3.2 and 4). An engine that can do all this in one request answers
+``Index.search`` itself, with the same hits and scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from m3_retrievers import scoring
+from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.index.base import Encode, Filter, Index
+from m3_retrievers.index.hits import fused_hits, scored_hits
+from m3_retrievers.types.hits import Hit, Hits, Query, Ranking, Record, SearchResult
+from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.plan import Mode, Plan, encoded_modes
+
+
+def search(
+    index: Index,
+    query: Query,
+    plan: Plan,
+    *,
+    k: int,
+    filter: Filter | None = None,
+    ids: Collection[str] | None = None,
+    encode: Encode | None = None,
+) -> SearchResult:
+    """Return the k best hits, best first, and what each leg recalled.
+
+    filter, ids: what may be found, before the top k of each leg; None does not restrict.
+    encode: makes representations of documents, for modes that the index does not keep. All
+    that is read of the index belongs to one state of it, so that no score meets another text.
+
+    Raises MissingOutputError where a mode is neither kept nor to be encoded.
+    """
+    with index.snapshot():
+        rankings: dict[str, Ranking] = {
+            leg: recall(index, query, leg, k=plan.recall.depth(leg), filter=filter, ids=ids)
+            for leg in plan.legs
+        }
+        if plan.fusion is not None:
+            fused = plan.fusion(rankings)
+            hits = fused_hits(index.get(fused.ids[:k]), fused, rankings)
+            return SearchResult(Hits(hits), rankings)
+        union = chain.from_iterable(ranking.ids for ranking in rankings.values())
+        candidates = _candidates(index, query, plan, union)
+        best = candidates.best(index, k)
+    return SearchResult(Hits(best if best is not None else candidates.encoded(encode, k)), rankings)
+
+
+def score(
+    index: Index, query: Query, plan: Plan, ids: Iterable[str], *, encode: Encode | None = None
+) -> Hits:
+    """Return the given documents as hits, best hybrid score first, recalled or not.
+
+    Their ranks count among themselves. Raises InputError for an unknown id.
+    """
+    wanted = list(dict.fromkeys(ids))
+    with index.snapshot():
+        unknown = next((id for id in wanted if id not in index), None)
+        if unknown is not None:
+            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        candidates = _candidates(index, query, plan, wanted)
+        best = candidates.best(index, len(wanted))
+    return Hits(best if best is not None else candidates.encoded(encode, len(wanted)))
+
+
+def recall(
+    index: Index,
+    query: Query,
+    mode: Mode,
+    *,
+    k: int | None,
+    filter: Filter | None = None,
+    ids: Collection[str] | None = None,
+) -> Ranking:
+    """Return the k best documents of one mode among those that filter and ids admit."""
+    if ids is None:
+        return index.recall(query, mode, k=k, filter=filter)
+    wanted = frozenset(ids)
+    ranked = index.recall(query, mode, k=None, filter=filter)
+    rows = [row for row, id in enumerate(ranked.ids) if id in wanted][:k]
+    return Ranking(tuple(ranked.ids[row] for row in rows), ranked.scores[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidates:
+    """The union of the legs, in order of insertion, with the scores that the index computes.
+
+    records: all of them where a mode remains to be encoded, else None: the best are fetched.
+    """
+
+    ids: list[str]
+    query: Query
+    plan: Plan
+    scores: Mapping[str, Floats]
+    scales: Mapping[str, float]
+    records: Sequence[Record] | None
+
+    def best(self, index: Index, k: int) -> list[Hit] | None:
+        """Return the k best as hits; None where a mode remains to be encoded."""
+        if not self.ids:
+            return []
+        if self.records is not None:
+            return None
+        hybrid, shares = self._weighed(self.scores)
+        rows = np.argsort(-hybrid, kind="stable")[:k]
+        records = index.get([self.ids[row] for row in rows])
+        return scored_hits(records, rows, {**self.scores, "hybrid": hybrid}, shares)
+
+    def encoded(self, encode: Encode | None, k: int) -> list[Hit]:
+        """Return the k best as hits, their texts encoded for the modes that were not kept."""
+        assert self.records is not None
+        modes = [mode for mode in self.plan.modes if mode not in self.scores]
+        if encode is None:
+            raise MissingOutputError(
+                f"This search scores {modes}, which the index does not keep. Search through a "
+                "HybridRetriever, which encodes the candidates, or build the index with them."
+            )
+        made = encode([record.text for record in self.records], encoded_modes(modes))
+        asked = self.query.representations
+        scores: dict[str, Floats] = dict(self.scores) | {m: scoring.by_mode(m, asked, made)[0] for m in modes}
+        ordered: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.modes}
+        hybrid, shares = self._weighed(ordered)
+        rows = np.argsort(-hybrid, kind="stable")[:k]
+        records = [self.records[row] for row in rows]
+        return scored_hits(records, rows, {**ordered, "hybrid": hybrid}, shares)
+
+    def _weighed(self, scores: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, Floats]]:
+        """Return the hybrid scores, and each mode's share of them."""
+        counted: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.weighted}
+        shares = scoring.contributions(counted, self.plan.weights, self.scales)
+        return scoring.hybrid(counted, self.plan.weights, scales=self.scales), shares
+
+
+def _candidates(index: Index, query: Query, plan: Plan, ids: Iterable[str]) -> _Candidates:
+    # in order of insertion, which breaks ties
+    union = index.in_order(list(ids))
+    kept = [mode for mode in plan.modes if mode in index.modes] if union else []
+    complete = len(kept) == len(plan.modes) or not union
+    return _Candidates(
+        ids=union,
+        query=query,
+        plan=plan,
+        scores={mode: index.score(query, mode, union) for mode in kept},
+        scales={mode: index.scale(query, mode) for mode in kept},
+        records=None if complete else index.get(union),
+    )
