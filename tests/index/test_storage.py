@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
+from m3_retrievers.index import manifest as manifests
 from m3_retrievers.index import storage
 from m3_retrievers.index.storage import read_generation, read_model, write_generation
 from m3_retrievers.types.hits import Record
@@ -208,7 +210,7 @@ def test_a_newer_format_is_refused_as_such(tmp_path):
     save(tmp_path, 1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest.pop("sha256")
-    (tmp_path / "manifest.json").write_bytes(storage._rendered({**manifest, "version": 99}))
+    (tmp_path / "manifest.json").write_bytes(manifests.rendered({**manifest, "version": 99}))
     with pytest.raises(SavedIndexError, match="version 99"):
         read_generation(tmp_path)
 
@@ -220,7 +222,7 @@ def test_a_manifest_that_names_foreign_files_is_refused(tmp_path):
     manifest = json.loads(path.read_text())
     manifest.pop("sha256")
     manifest["files"]["../../thesis.txt"] = {"bytes": 4, "sha256": ""}
-    path.write_bytes(storage._rendered(manifest))
+    path.write_bytes(manifests.rendered(manifest))
     with pytest.raises(IndexCorruptError, match="names files"):
         save(tmp_path / "index", 2)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
@@ -253,3 +255,61 @@ def test_files_of_the_users_beside_the_index_survive_every_save(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "generation-000001" / "mine.txt").read_text() == "mine"
     assert (tmp_path / "copy" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_what_the_disk_refuses_is_an_error_of_ours_and_the_old_index_stays(
+    code, tmp_path, monkeypatch
+):
+    """At every step of a save, and with nothing of the failed save left behind."""
+    step, failed, messages = 0, True, []
+    while failed:
+        step += 1
+        folder = tmp_path / f"index-{step}"
+        save(folder, 1)
+        left = [step]
+
+        def refusing(real, left=left):
+            def call(*args, **kwargs):
+                left[0] -= 1
+                if not left[0]:
+                    raise OSError(code, os.strerror(code))
+                return real(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refusing(os.fsync))
+            patch.setattr(storage, "save_file", refusing(storage.save_file))
+            for name in ("mkdir", "replace", "write_bytes", "open"):
+                patch.setattr(Path, name, refusing(getattr(Path, name)))
+            try:
+                save(folder, 2)
+                failed = False
+            except SavedIndexError as error:
+                messages.append(str(error))
+        assert number_in(folder) in (1, 2)
+        assert len(list(folder.glob("generation-*"))) <= 2
+        save(folder, 3)
+        assert number_in(folder) == 3
+    assert len(messages) > 8
+    assert all(os.strerror(code) in one and str(tmp_path) in one for one in messages)
+
+
+def test_loading_what_cannot_be_read_is_an_error_of_ours(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for name in ("read_bytes", "open", "stat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refused)
+            with pytest.raises(SavedIndexError, match="ermission"):
+                read_generation(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_folder_in_a_place_that_is_no_folder_is_refused():
+    with pytest.raises(SavedIndexError, match="dev/full"):
+        save(Path("/dev/full/index"), 1)

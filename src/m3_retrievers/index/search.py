@@ -127,7 +127,9 @@ class _Candidates:
             )
         made = encode([record.text for record in self.records], encoded_modes(modes))
         asked = self.query.representations
-        scores: dict[str, Floats] = dict(self.scores) | {m: scoring.by_mode(m, asked, made)[0] for m in modes}
+        scores: dict[str, Floats] = dict(self.scores) | {
+            m: scoring.by_mode(m, asked, made)[0] for m in modes
+        }
         ordered: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.modes}
         hybrid, shares = self._weighed(ordered)
         rows = np.argsort(-hybrid, kind="stable")[:k]

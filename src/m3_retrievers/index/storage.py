@@ -17,33 +17,43 @@ Nothing else is ever deleted, and there is no pickle anywhere.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
+from m3_retrievers.errors import SavedIndexError
+from m3_retrievers.index.files import (
+    by_file,
+    check_file,
+    disk_errors,
+    fingerprint,
+    read_json,
+    sync,
+    write_json,
+)
+from m3_retrievers.index.manifest import (
+    FILE,
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    check_model,
+    existing_manifest,
+    read_manifest,
+    rendered,
+)
 from m3_retrievers.types.hits import Record
 
-FORMAT = "m3-retrievers index"
-VERSION = 1
-
-_MANIFEST = "manifest.json"
 _DRAFT = "manifest.json.new"
 _DOCUMENTS = "documents.jsonl"
 _SETTINGS = "settings.json"
 _GENERATION = re.compile(r"generation-(\d{6,})")
-_FILE = re.compile(r"documents\.jsonl|settings\.json|[a-z0-9_]+\.safetensors")
 
 # Two saves in one process take turns, and a load does not see a generation disappear.
 _LOCK = threading.Lock()
@@ -72,34 +82,36 @@ def write_generation(
     arrays: named ``file.part``, lower case; the parts of one file lie in one safetensors file.
     documents: their metadata must be JSON. settings, model: JSON.
 
-    Raises SavedIndexError for a folder that holds anything else.
+    Raises SavedIndexError for a folder that holds anything else, or cannot be written.
     """
     folder = Path(folder)
-    with _LOCK:
+    with _LOCK, disk_errors("saving", folder), ExitStack() as undo:
         previous = _claim(folder)
         _remove_leftovers(folder, keep=previous)
         number = max(_generations(folder), default=0) + 1
         home = folder / f"generation-{number:06d}"
+        undo.callback(_discard, home)  # a save that fails leaves no half of itself behind
         home.mkdir()
         rows = ([record.id, record.text, dict(record.metadata)] for record in documents)
-        _write_json(home / _DOCUMENTS, rows)
-        _write_json(home / _SETTINGS, [dict(settings)])
-        for name, parts in _by_file(arrays).items():
+        write_json(home / _DOCUMENTS, rows)
+        write_json(home / _SETTINGS, [dict(settings)])
+        for name, parts in by_file(arrays).items():
             save_file(parts, home / f"{name}.safetensors")
-            _sync(home / f"{name}.safetensors")
-        _sync(home)
+            sync(home / f"{name}.safetensors")
+        sync(home)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
             "generation": number,
             "model": None if model is None else dict(model),
-            "files": {path.name: _fingerprint(path) for path in sorted(home.iterdir())},
+            "files": {path.name: fingerprint(path) for path in sorted(home.iterdir())},
         }
-        (folder / _DRAFT).write_bytes(_rendered(manifest))
-        _sync(folder / _DRAFT)
-        _sync(folder)
-        (folder / _DRAFT).replace(folder / _MANIFEST)
-        _sync(folder)
+        (folder / _DRAFT).write_bytes(rendered(manifest))
+        sync(folder / _DRAFT)
+        sync(folder)
+        (folder / _DRAFT).replace(folder / MANIFEST)
+        undo.pop_all()
+        sync(folder)
         _remove_previous(folder, previous)
 
 
@@ -112,98 +124,27 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
     another model, SavedIndexError for no index or one of a newer version.
     """
     folder = Path(folder)
-    with _LOCK:
-        manifest = _existing_manifest(folder)
+    with _LOCK, disk_errors("loading", folder):
+        manifest = existing_manifest(folder)
         if model is not None:
-            _check_model(folder, saved=manifest["model"] or {}, given=model)
+            check_model(folder, saved=manifest["model"] or {}, given=model)
         home = folder / f"generation-{manifest['generation']:06d}"
         for name, expected in manifest["files"].items():
-            _check_file(home / name, expected)
+            check_file(home / name, expected)
         arrays: dict[str, NDArray[Any]] = {}
         for name in manifest["files"]:
             if name.endswith(".safetensors"):
                 for part, array in load_file(home / name).items():
                     arrays[f"{name.removesuffix('.safetensors')}.{part}"] = array
-        records = [Record(*row) for row in _read_json(home / _DOCUMENTS)]
-        (settings,) = _read_json(home / _SETTINGS)
+        records = [Record(*row) for row in read_json(home / _DOCUMENTS)]
+        (settings,) = read_json(home / _SETTINGS)
     return Saved(arrays, records, settings, manifest["model"])
 
 
 def read_model(folder: str | Path) -> dict[str, Any]:
     """Return the record of the model that built a saved index; {} where none was noted."""
-    return _existing_manifest(Path(folder))["model"] or {}
-
-
-# The manifest
-
-
-def _existing_manifest(folder: Path) -> dict[str, Any]:
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise SavedIndexError(
-            f"Loading expects a folder with {_MANIFEST}, got {str(folder)!r}, which has none. "
-            "Give the folder that an index was saved into."
-        )
-    return manifest
-
-
-def _rendered(manifest: Mapping[str, Any]) -> bytes:
-    """Return the manifest's bytes: JSON that ends with the SHA-256 of all the rest.
-
-    Every format version keeps this rule, so that an older package can tell a newer manifest
-    from a damaged one.
-    """
-    body = json.dumps(manifest, indent=1)
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    return (json.dumps({**manifest, "sha256": digest}, indent=1) + "\n").encode()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest, or None if there is none."""
-    path = folder / _MANIFEST
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    try:
-        manifest = json.loads(content)
-        manifest.pop("sha256")
-        intact = _rendered(manifest) == content and manifest["format"] == FORMAT
-    except (ValueError, AttributeError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise IndexCorruptError(
-            f"{str(path)!r} is torn, was changed, or is no manifest of m3-retrievers. "
-            "Restore it from a backup, or index the documents again into another folder."
-        )
-    if manifest["version"] > VERSION:
-        raise SavedIndexError(
-            f"{str(path)!r} has format version {manifest['version']}, this m3-retrievers reads "
-            f"versions up to {VERSION}. Upgrade m3-retrievers, or index the documents again."
-        )
-    if not all(map(_FILE.fullmatch, manifest["files"])):
-        raise IndexCorruptError(f"{str(path)!r} names files that m3-retrievers does not write.")
-    return dict(manifest)
-
-
-def _check_model(folder: Path, *, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    if saved.get("fingerprint") != given.get("fingerprint"):
-        raise IndexModelError(
-            f"The index in {str(folder)!r} was built by {_named(saved)}, got {_named(given)}. "
-            f"{_remedy(saved, given)}"
-        )
-
-
-def _remedy(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    other = "Load it with the model that built it, or index the documents again."
-    if saved.get("name") != given.get("name"):
-        return other
-    return f"The model's files, truncate_dim or mcls_every differ from then. {other}"
-
-
-def _named(model: Mapping[str, Any]) -> str:
-    if not model:
-        return "no model on record"
-    return f"the model {model.get('name')!r} with fingerprint {model.get('fingerprint')!r}"
+    with disk_errors("loading", Path(folder)):
+        return existing_manifest(Path(folder))["model"] or {}
 
 
 # The folder
@@ -217,15 +158,15 @@ def _claim(folder: Path) -> dict[str, Any] | None:
         )
     if not folder.exists():
         folder.mkdir(parents=True)
-        _sync(folder.parent)
-    manifest = _read_manifest(folder)
+        sync(folder.parent)
+    manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
     for path in folder.iterdir():
         if path.name != _DRAFT and not _is_own_generation(path):
             raise SavedIndexError(
                 f"Saving expects a new folder, an empty one or a saved index, got "
-                f"{str(folder)!r}, which holds {path.name!r} and no {_MANIFEST}. "
+                f"{str(folder)!r}, which holds {path.name!r} and no {MANIFEST}. "
                 "Nothing was written; choose another folder."
             )
     return None
@@ -241,7 +182,7 @@ def _is_own_generation(path: Path) -> bool:
     """Whether a save can have made this folder: its name and all names in it are ours."""
     if path.is_symlink() or not path.is_dir() or not _GENERATION.fullmatch(path.name):
         return False
-    return all(_FILE.fullmatch(file.name) and file.is_file() for file in path.iterdir())
+    return all(FILE.fullmatch(file.name) and file.is_file() for file in path.iterdir())
 
 
 def _remove_leftovers(folder: Path, *, keep: Mapping[str, Any] | None) -> None:
@@ -249,9 +190,15 @@ def _remove_leftovers(folder: Path, *, keep: Mapping[str, Any] | None) -> None:
     current = None if keep is None else f"generation-{keep['generation']:06d}"
     for path in list(folder.iterdir()):
         if path.name != current and _is_own_generation(path):
-            for file in path.iterdir():
-                file.unlink()
-            path.rmdir()
+            _discard(path)
+
+
+def _discard(home: Path) -> None:
+    """Remove a generation that does not count; what cannot be removed now waits."""
+    with suppress(OSError):
+        for file in home.iterdir():
+            file.unlink()
+        home.rmdir()
 
 
 def _remove_previous(folder: Path, manifest: Mapping[str, Any] | None) -> None:
@@ -263,61 +210,3 @@ def _remove_previous(folder: Path, manifest: Mapping[str, Any] | None) -> None:
         for name in manifest["files"]:
             (home / name).unlink(missing_ok=True)
         home.rmdir()
-
-
-# The files
-
-
-def _by_file(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
-    files: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, array in arrays.items():
-        file, _, part = name.partition(".")
-        files.setdefault(file, {})[part] = np.ascontiguousarray(array)
-    return files
-
-
-def _write_json(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line."""
-    # surrogatepass, and no \u escapes: lone surrogates come back one by one, where two
-    # neighbouring escapes would come back as one character
-    with path.open("wb") as file:
-        for value in values:
-            line = json.dumps(value, ensure_ascii=False)
-            file.write(line.encode("utf-8", "surrogatepass") + b"\n")
-    _sync(path)
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
-        for line in file:
-            yield json.loads(line.decode("utf-8", "surrogatepass"))
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
-    remedy = "Restore it from a backup, or index the documents again into another folder."
-    if not path.is_file():
-        raise IndexCorruptError(f"{str(path)!r} is missing from the saved index. {remedy}")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise IndexCorruptError(
-            f"{str(path)!r} expects {expected['bytes']} bytes, got {size}: it is torn. {remedy}"
-        )
-    if _fingerprint(path) != expected:
-        raise IndexCorruptError(f"{str(path)!r} was changed: its SHA-256 differs. {remedy}")
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders, and writes their entries with the files
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,90 @@
+"""The manifest of a saved index: which generation counts, its files, and whose it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
+
+FORMAT = "m3-retrievers index"
+VERSION = 1
+
+MANIFEST = "manifest.json"
+# The names a save writes, and nothing else.
+FILE = re.compile(r"documents\.jsonl|settings\.json|[a-z0-9_]+\.safetensors")
+
+
+def existing_manifest(folder: Path) -> dict[str, Any]:
+    """Return a folder's manifest; SavedIndexError where there is none."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise SavedIndexError(
+            f"Loading expects a folder with {MANIFEST}, got {str(folder)!r}, which has none. "
+            "Give the folder that an index was saved into."
+        )
+    return manifest
+
+
+def rendered(manifest: Mapping[str, Any]) -> bytes:
+    """Return the manifest's bytes: JSON that ends with the SHA-256 of all the rest.
+
+    Every format version keeps this rule, so that an older package can tell a newer manifest
+    from a damaged one.
+    """
+    body = json.dumps(manifest, indent=1)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return (json.dumps({**manifest, "sha256": digest}, indent=1) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest, or None if there is none."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        manifest = json.loads(content)
+        manifest.pop("sha256")
+        intact = rendered(manifest) == content and manifest["format"] == FORMAT
+    except (ValueError, AttributeError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise IndexCorruptError(
+            f"{str(path)!r} is torn, was changed, or is no manifest of m3-retrievers. "
+            "Restore it from a backup, or index the documents again into another folder."
+        )
+    if manifest["version"] > VERSION:
+        raise SavedIndexError(
+            f"{str(path)!r} has format version {manifest['version']}, this m3-retrievers reads "
+            f"versions up to {VERSION}. Upgrade m3-retrievers, or index the documents again."
+        )
+    if not all(map(FILE.fullmatch, manifest["files"])):
+        raise IndexCorruptError(f"{str(path)!r} names files that m3-retrievers does not write.")
+    return dict(manifest)
+
+
+def check_model(folder: Path, *, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise IndexModelError unless an index was built by the model in use."""
+    if saved.get("fingerprint") != given.get("fingerprint"):
+        raise IndexModelError(
+            f"The index in {str(folder)!r} was built by {_named(saved)}, got {_named(given)}. "
+            f"{_remedy(saved, given)}"
+        )
+
+
+def _remedy(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    other = "Load it with the model that built it, or index the documents again."
+    if saved.get("name") != given.get("name"):
+        return other
+    return f"The model's files, truncate_dim or mcls_every differ from then. {other}"
+
+
+def _named(model: Mapping[str, Any]) -> str:
+    if not model:
+        return "no model on record"
+    return f"the model {model.get('name')!r} with fingerprint {model.get('fingerprint')!r}"
