@@ -5,19 +5,24 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
+# a process a core, each with one thread of torch's: two that share a core wait for each other
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint notebooks bench clean
+.PHONY: help demo test test-quick lint notebooks bench clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: $(VENV)/demo.stamp  ## answer questions from Python's own documentation
 	$(BIN)/m3-retrievers demo
 
 test: $(VENV)/dev.stamp  ## run all tests
-	$(BIN)/python -m pytest
+	$(TEST)
+
+test-quick: $(VENV)/dev.stamp  ## run what takes under a minute: no notebooks, training, other processes
+	$(TEST) -m "not slow"
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from checkpoints import write_tiny_bert, write_tiny_m3
+
+# One profile for every law: a busy machine is no reason to fail, and a failure is found again.
+settings.register_profile("laws", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def oracle(rows, query):
 
 @pytest.mark.parametrize("weights", [halves, positives], ids=["signed", "positive"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_every_answer_equals_the_dense_oracle(dtype, weights, data):
     index, rows = InvertedIndex(), []

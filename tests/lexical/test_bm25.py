@@ -57,7 +57,7 @@ def test_it_is_what_an_index_asks_of_a_term_weighting():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     documents=documents_of_few_terms,
     query=queries_of_few_terms,
@@ -97,7 +97,7 @@ def test_delta_and_epsilon_reach_the_reference_and_our_own_sums(variant):
 
 @pytest.mark.parametrize("idf", ["lucene", "rank_bm25"])
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     before=documents_of_few_terms,
     added=st.lists(st.lists(st.sampled_from("abfghij"), max_size=9), max_size=6),
@@ -125,7 +125,7 @@ def test_lucene_idf_by_hand():
     assert scores(bm25, counts, "fox red") == pytest.approx([fox + red, fox])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(documents=documents_of_few_terms)
 def test_lucene_idf_is_never_negative(documents):
     bm25, counts = fitted(documents)
@@ -134,7 +134,7 @@ def test_lucene_idf_is_never_negative(documents):
 
 @pytest.mark.parametrize("idf", ["lucene", "rank_bm25"])
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents=documents_of_few_terms, query=queries_of_few_terms)
 def test_scaled_scores_stay_within_0_and_1(variant, idf, documents, query):
     bm25, counts = fitted(documents, variant=variant, idf=idf)

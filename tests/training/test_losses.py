@@ -140,7 +140,7 @@ def test_the_plain_loops_equal_flag_embedding_too(teacher: Any) -> None:
 # --- gradients ------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(batches())
 def test_gradients_equal_the_slopes_of_the_plain_loops(batch: Any) -> None:
     scores, targets, shares = batch

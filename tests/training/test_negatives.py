@@ -176,7 +176,7 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)
 FULL = TEXTS.filter(str.strip)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     pairs=st.lists(st.tuples(TEXTS, st.lists(FULL, min_size=1, max_size=3)), max_size=4),
     corpus=st.lists(TEXTS, max_size=8),

@@ -127,7 +127,7 @@ def test_scores_of_an_earlier_step_stay(encoder: M3Encoder, found: list[NodeWith
     assert all(set(one.metadata["scores"]) == {"colbert", "dense"} for one in twice)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(texts=st.lists(st.sampled_from(["the river", "a bridge", "", "pages"]), max_size=6))
 def test_ties_keep_their_order_and_nothing_is_lost(encoder: M3Encoder, texts: list[str]) -> None:
     given = [NodeWithScore(node=TextNode(id_=str(n), text=t)) for n, t in enumerate(texts)]

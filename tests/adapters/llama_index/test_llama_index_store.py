@@ -225,7 +225,7 @@ def test_every_kind_of_node_survives() -> None:
         assert type(again) is type(node)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     text=st.text(max_size=20),
     metadata=st.dictionaries(
