@@ -149,3 +149,13 @@ def test_nothing_is_pickled():
             if name.split(".")[0] in ("pickle", "dill", "joblib", "shelve"):
                 # heads.py names the error that torch's safe loader raises
                 assert path.name == "heads.py", f"{path} imports {name}"
+
+
+def test_a_file_fits_a_few_screens_and_a_function_one():
+    for path in FILES:
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) <= 320, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 52, f"{path}: {node.name} has {lines} lines"

@@ -20,7 +20,7 @@ from m3_retrievers.index.search import recall, score
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval import saving
 from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
-from m3_retrievers.retrieval.storing import as_records, store
+from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Hits, Metadata, Query, Ranking, Record, SearchResult
 from m3_retrievers.types.plan import (
@@ -195,15 +195,7 @@ class HybridRetriever:
         outputs: those wanted, None for all that the index keeps. If one of them is not kept,
         the texts are encoded again. Raises InputError for an unknown id.
         """
-        if outputs is None or self.index.modes.issuperset(outputs):
-            return self.index.vectors(ids, outputs=outputs)
-        wanted = check_ids(ids, name="vectors")
-        with self.index.snapshot():
-            unknown = next((id for id in wanted if id not in self.index), None)
-            if unknown is not None:
-                raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
-            texts = [record.text for record in self.index.get(wanted)]
-        return self.encoder.encode_documents(texts, outputs=outputs)
+        return stored_vectors(self.index, self.encoder, ids, outputs)
 
     # Search, and its steps
 
@@ -313,13 +305,12 @@ class HybridRetriever:
     # Inside
 
     def _replan(self, **changed: Any) -> None:
-        parts: dict[str, Any] = {
+        kept: dict[str, Any] = {
             "recall": self.recall,
             "weights": self.weights,
             "fusion": self.fusion,
-            **changed,
         }
-        plan = plan_for(self.encoder, legs=self.legs, **parts)
+        plan = plan_for(self.encoder, legs=self.legs, **{**kept, **changed})
         check_index(self.index, plan)
         self._plan = plan
 

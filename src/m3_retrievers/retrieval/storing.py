@@ -14,7 +14,7 @@ from m3_retrievers.errors import DuplicateIdError, InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.types.hits import Metadata, Record
 from m3_retrievers.types.plan import encoded_modes
-from m3_retrievers.types.representations import Representations
+from m3_retrievers.types.representations import Output, Representations
 
 
 def store(
@@ -133,3 +133,18 @@ def _remedy(text: object) -> str:
     if hasattr(text, "page_content") or hasattr(text, "get_content"):
         return "A framework's documents go through m3_retrievers.langchain or .llama_index."
     return "Drop it or turn it into a string first."
+
+
+def stored_vectors(
+    index: Index, encoder: M3Encoder, ids: Sequence[str], outputs: Sequence[Output] | None
+) -> Representations:
+    """Return what the index keeps of documents; where it lacks an output, encode them again."""
+    if outputs is None or index.modes.issuperset(outputs):
+        return index.vectors(ids, outputs=outputs)
+    wanted = check_ids(ids, name="vectors")
+    with index.snapshot():
+        unknown = next((id for id in wanted if id not in index), None)
+        if unknown is not None:
+            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        texts = [record.text for record in index.get(wanted)]
+    return encoder.encode_documents(texts, outputs=outputs)
