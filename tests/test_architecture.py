@@ -79,6 +79,7 @@ MAY_LOAD = {
     "typer": {"cli"},
     "rich": {"cli"},
     "rank_bm25": {"lexical"},
+    "Stemmer": {"lexical"},
     "transformers": {"encoder", "training"},
     "accelerate": {"training"},
     "peft": {"training"},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TypeAlias
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 from m3_retrievers.explain.explanation import Span, TermShare
 from m3_retrievers.lexical.bm25 import BM25
-
-Folded: TypeAlias = tuple[str, list[Span]]
+from m3_retrievers.lexical.folding import folded
+from m3_retrievers.lexical.tokenizers import SpanTokenizer
 
 # Regional indicators, two of which are a flag.
 _FLAGS = frozenset(map(chr, range(0x1F1E6, 0x1F200)))
@@ -42,9 +43,10 @@ def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
     """
     asked = bm25.query(query)
     impacts = bm25.impacts(bm25.query(text)).toarray()[0]
-    folds = _folded(query), _folded(text)
+    terms = dict.fromkeys(bm25.terms(query))
+    places = [_places(terms, side, bm25) for side in (query, text)]
     shares = []
-    for term in dict.fromkeys(bm25.tokenizer(query)):
+    for term in terms:
         column = bm25.column(term)
         if column is None:
             continue
@@ -53,53 +55,52 @@ def term_shares(bm25: BM25, query: str, text: str) -> tuple[TermShare, ...]:
         count, impact = float(only.data.sum()), float(impacts[column])
         score = count * impact + bm25.base(only)
         if score:
-            spans = [
-                _places(term, whole, fold, bm25)
-                for whole, fold in zip((query, text), folds, strict=True)
-            ]
-            shares.append(TermShare(term, score, count, impact, *spans))
+            in_query, in_text = (found[term] for found in places)
+            shares.append(TermShare(term, score, count, impact, in_query, in_text))
     return tuple(sorted(shares, key=lambda share: -share.score))
 
 
 def occurrences(term: str, text: str, bm25: BM25) -> tuple[Span, ...]:
     """Return where a term stands in a text: characters that the tokenizer makes that term of.
 
-    The tokenizer gives no places, so the term is looked for in the folded text, and kept where
-    the tokenizer still finds it with a neighbour at each side: "page" is no part of "pages".
-    A term that is spelled otherwise than the text (of a stemmer) has no places.
+    A tokenizer with ``spans`` says so itself. For another the term is looked for in the folded
+    text, and kept where the tokenizer still finds it with a neighbour at each side: "page" is no
+    part of "pages". Its terms that are spelled otherwise than the text have no places.
 
     >>> occurrences("straße".casefold(), "Die STRASSE, die Straßen, die Straße.", BM25())
     ((4, 11), (30, 36))
     """
-    return _places(term, text, _folded(text), bm25)
+    return _places([term], text, bm25)[term]
 
 
-def _places(term: str, text: str, fold: Folded, bm25: BM25) -> tuple[Span, ...]:
-    folded, origin = fold
+def _places(terms: Iterable[str], text: str, bm25: BM25) -> dict[str, tuple[Span, ...]]:
+    tokenizer = bm25.tokenizer
+    found: dict[str, list[Span]] = defaultdict(list)
+    if isinstance(tokenizer, SpanTokenizer):
+        for term, start, end in tokenizer.spans(text):
+            found[term].append((start, end))
+    else:
+        spelling, origin = folded(text)
+        for term in terms:
+            found[term] = _looked_for(term, text, spelling, origin, tokenizer)
+    return {term: tuple(dict.fromkeys(found[term])) for term in terms}
+
+
+def _looked_for(
+    term: str,
+    text: str,
+    spelling: str,
+    origin: list[Span],
+    tokenizer: Callable[[str], list[str]],
+) -> list[Span]:
     wanted = term.removeprefix("##").lstrip("▁").casefold()
-    found, at = [], folded.find(wanted) if wanted else -1
+    found, at = [], spelling.find(wanted) if wanted else -1
     while at >= 0:
         start, end = origin[at][0], origin[at + len(wanted) - 1][1]
-        if term in bm25.tokenizer(text[max(0, start - 1) : end + 1]):
+        if term in tokenizer(text[max(0, start - 1) : end + 1]):
             found.append((start, end))
-        at = folded.find(wanted, at + 1)
-    return tuple(dict.fromkeys(found))
-
-
-def _folded(text: str) -> Folded:
-    """Return the text as BM25's tokenizers fold it, and for each of its characters the source."""
-    if text.isascii():
-        return text.casefold(), [(at, at + 1) for at in range(len(text))]
-    folded: list[str] = []
-    origin: list[Span] = []
-    start = 0
-    while start < len(text):
-        end = cluster_end(text, start + 1)
-        piece = unicodedata.normalize("NFKC", text[start:end]).casefold()
-        folded.append(piece)
-        origin += [(start, end)] * len(piece)
-        start = end
-    return "".join(folded), origin
+        at = spelling.find(wanted, at + 1)
+    return found
 
 
 def cluster_start(text: str, start: int) -> int:

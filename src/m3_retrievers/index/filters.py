@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import operator
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import FilterError
 from m3_retrievers.index.base import Filter
+from m3_retrievers.index.values import fault_of, no_value, shown
 from m3_retrievers.types.hits import Metadata, Record
 
 Test = Callable[[Metadata], bool]
@@ -49,25 +49,32 @@ def compile_filter(filter: Filter | None) -> Test:
     ``{"$empty": True}``; values of kinds that cannot be compared do not match (True is not
     1); a list matches where one of its elements does.
 
-    Raises FilterError for an unknown operator or an operand of the wrong shape.
+    Raises FilterError for an unknown operator, an operand of the wrong shape, and a value that
+    no metadata can hold: NaN, a date, a key that is no string, more than 100 levels.
 
     >>> recent = compile_filter({"year": {"$gte": 2020}, "tags": "rag"})
     >>> recent({"year": 2024, "tags": ["rag", "search"]}), recent({"tags": "rag"})
     (True, False)
     """
-    clauses = _mapping({} if filter is None else filter)
-    return _all([_clause(key, operand) for key, operand in clauses.items()])
+    whole = _mapping({} if filter is None else filter)
+    if fault := fault_of(whole):
+        raise FilterError(
+            f"A filter expects strings as keys, and nesting within reason, got {fault}."
+        )
+    return _conjunction(whole)
 
 
-def _clause(key: Any, operand: Any) -> Test:
+def _conjunction(filter: Mapping[str, Any]) -> Test:
+    return _all([_clause(key, operand) for key, operand in filter.items()])
+
+
+def _clause(key: str, operand: Any) -> Test:
     """Compile one top-level entry: a logical operator, or a field and its condition."""
-    if not isinstance(key, str):
-        raise FilterError(f"A filter expects field names as keys, got {key!r}. Use strings.")
     if key == "$not":
-        inner = compile_filter(_mapping(operand))
+        inner = _conjunction(_mapping(operand))
         return lambda metadata: not inner(metadata)
     if key in ("$and", "$or"):
-        tests = [compile_filter(_mapping(part)) for part in _sequence(key, operand, filled=True)]
+        tests = [_conjunction(_mapping(part)) for part in _sequence(key, operand, filled=True)]
         return _all(tests) if key == "$and" else _any(tests)
     if key.startswith("$"):
         if key in _FIELD_OPERATORS:
@@ -86,8 +93,8 @@ def _condition(operand: Any) -> FieldTest:
         if isinstance(operand, Mapping) and all(f"${key}" in _FIELD_OPERATORS for key in operand):
             meant = {f"${key}": value for key, value in operand.items()}
             raise FilterError(
-                f"A field expects operators with a $, got {_short(operand)}. Did you mean "
-                f'{_short(meant)}? To compare with this mapping, write {{"$eq": …}}.'
+                f"A field expects operators with a $, got {shown(operand)}. Did you mean "
+                f'{shown(meant)}? To compare with this mapping, write {{"$eq": …}}.'
             )
         return _equal(operand)
     if not operand:
@@ -109,7 +116,7 @@ def _field_test(name: Any, operand: Any) -> FieldTest:
         return among if name == "$in" else _negate(among)
     if name in ("$exists", "$empty"):
         if not isinstance(operand, bool):
-            raise FilterError(f"{name} expects True or False, got {_short(operand)}.")
+            raise FilterError(f"{name} expects True or False, got {shown(operand)}.")
         holds: FieldTest = _empty if name == "$empty" else lambda value: value is not _MISSING
         return lambda value: holds(value) is operand
     if name in _TEXT:
@@ -122,6 +129,8 @@ def _field_test(name: Any, operand: Any) -> FieldTest:
 
 
 def _equal(operand: Any) -> FieldTest:
+    _comparable(operand)
+
     def test(value: Any) -> bool:
         if _same(value, operand):
             return True
@@ -130,9 +139,18 @@ def _equal(operand: Any) -> FieldTest:
     return test
 
 
+def _comparable(operand: Any) -> None:
+    """Raise FilterError for what no metadata can hold: it would match nothing, in silence."""
+    if odd := no_value(operand):
+        raise FilterError(
+            f"A filter compares with JSON values, got {odd}. Write it as the metadata holds it: a "
+            "string, a number, True, False, None or a list."
+        )
+
+
 def _part(name: str, operand: Any) -> FieldTest:
     if not isinstance(operand, str):
-        raise FilterError(f"{name} expects a string, got {_short(operand)}.")
+        raise FilterError(f"{name} expects a string, got {shown(operand)}.")
     fold = _TEXT[name]
     part = fold(operand)
 
@@ -152,7 +170,8 @@ def _empty(value: Any) -> bool:
 def _ordered(name: str, operand: Any) -> FieldTest:
     kind = _kind(operand)
     if kind is None:
-        raise FilterError(f"{name} expects a number or a string, got {_short(operand)}.")
+        raise FilterError(f"{name} expects a number or a string, got {shown(operand)}.")
+    _comparable(operand)
     compare = _ORDER[name]
 
     def test(value: Any) -> bool:
@@ -201,7 +220,7 @@ def _is_operator(key: object) -> bool:
 def _mapping(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise FilterError(
-            f'A filter expects a mapping such as {{"lang": "en"}}, got {_short(value)}.'
+            f'A filter expects a mapping such as {{"lang": "en"}}, got {shown(value)}.'
         )
     return value
 
@@ -209,7 +228,7 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 def _sequence(name: str, value: Any, *, filled: bool = False) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or (filled and not value):
         wanted = "a non-empty list of filters" if filled else "a list of values"
-        raise FilterError(f"{name} expects {wanted}, got {_short(value)}.")
+        raise FilterError(f"{name} expects {wanted}, got {shown(value)}.")
     return value
 
 
@@ -219,17 +238,18 @@ def _unknown(name: Any, known: Sequence[str]) -> FilterError:
     return FilterError(f"A filter knows {' '.join(known)} here, got {name!r}.{hint}")
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 class FilteredRows:
-    """Which rows filters admit, remembered for some filters until ``clear``."""
+    """Which rows filters admit, remembered for some filters while the rows stay as they are.
+
+    Safe to share between threads: what is remembered is replaced, never changed.
+    """
 
     def __init__(self) -> None:
-        self._masks: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
-        self._generation = -1
+        self._kept: tuple[int, dict[str, NDArray[np.bool_]]] = (0, {})
+
+    def __reduce__(self) -> tuple[type[FilteredRows], tuple[()]]:
+        """Let copies start empty: another process numbers its states anew."""
+        return FilteredRows, ()
 
     def rows(
         self,
@@ -241,34 +261,38 @@ class FilteredRows:
     ) -> NDArray[np.bool_] | None:
         """Return the mask (n,) of the records that may be found; None for all of them.
 
-        live: mask (n,) of the records that were not deleted.
+        live: mask (n,) of the records that were not deleted. generation: the number of this
+        state of both; masks made for another are forgotten. Raises as ``compile_filter`` does.
         """
-        if generation != self._generation:
-            self._masks.clear()
-            self._generation = generation
-        alive = live
-        test = compile_filter(filter)
+        test = compile_filter(filter)  # first: only a filter that can be read has a mask
         if not filter:
-            return None if alive.all() else alive
+            return None if live.all() else live
+        of, masks = self._kept
+        masks = dict(masks) if of == generation else {}
         key = _written(filter)
-        mask = None if key is None else self._masks.get(key)
+        mask = None if key is None else masks.pop(key, None)
         if mask is None:
             passed = (
-                is_alive and test(record.metadata)
-                for is_alive, record in zip(alive.tolist(), records, strict=True)
+                is_live and test(record.metadata)
+                for is_live, record in zip(live.tolist(), records, strict=True)
             )
-            mask = np.fromiter(passed, bool, len(alive))
+            mask = np.fromiter(passed, bool, len(live))
+            mask.flags.writeable = False
         if key is not None:
-            self._masks[key] = mask
-            self._masks.move_to_end(key)
-            if len(self._masks) > _MASKS_KEPT:
-                self._masks.popitem(last=False)
+            masks[key] = mask  # the last one used stands last
+            if len(masks) > _MASKS_KEPT:
+                del masks[next(iter(masks))]
+            self._kept = generation, masks
         return mask
 
 
 def _written(filter: Filter) -> str | None:
-    """Return a filter as text; None for one that cannot be written down."""
+    """Return a filter as text, each its own; None for one that cannot be written down.
+
+    Keys are strings, so JSON tells 1 from True, "1" and 1.0. As ASCII it would not tell two
+    halves of a surrogate pair from the character.
+    """
     try:
-        return json.dumps(filter, sort_keys=True)
+        return json.dumps(filter, sort_keys=True, ensure_ascii=False)
     except (TypeError, ValueError):
         return None

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.values import fault_of, shown
 from m3_retrievers.types.hits import Record
 
 
 def stored_record(record: Record) -> Record:
-    """Return a copy of a record, its metadata as JSON keeps it; InputError for what is no JSON."""
+    """Return a copy of a record, its metadata as JSON keeps it (a tuple comes back as a list).
+
+    Raises InputError for what JSON does not hold: other types, NaN and infinities, integers of
+    more than 4,300 digits, keys that are no strings; and for nesting of more than 100 levels.
+    """
     if not isinstance(record.id, str) or not isinstance(record.text, str):
         raise InputError(
-            f"expected records with a string id and text, got id {record.id!r:.60} and text "
-            f"{record.text!r:.60}."
+            f"expected records with a string id and text, got id {shown(record.id, most=60)} and "
+            f"text {shown(record.text, most=60)}."
+        )
+    if not isinstance(record.metadata, Mapping):
+        raise InputError(
+            f"metadata expects a mapping such as {{'year': 2024}}, got {shown(record.metadata)} "
+            f"for document {record.id!r:.60}. Pass {{}} for a document without any."
         )
     kept = {}
     for key, value in record.metadata.items():
-        try:
-            kept[key] = json.loads(json.dumps(value))
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"metadata expects JSON values, got {value!r:.60} under {key!r} of document "
-                f"{record.id!r} ({error}). Turn it into a string or a number first."
-            ) from error
         if not isinstance(key, str):
             raise InputError(
-                f"metadata expects string keys, got {key!r:.60} in document {record.id!r}."
+                f"metadata expects string keys, got {shown(key, most=60)} in document "
+                f"{record.id!r:.60}. Turn it into a string first."
             )
+        if fault := fault_of(value, depth=1):
+            raise _refused(record, key, value, fault)
+        try:
+            kept[key] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise _refused(record, key, value, str(error)) from error
     return Record(record.id, record.text, kept)
+
+
+def _refused(record: Record, key: str, value: object, fault: str) -> InputError:
+    return InputError(
+        f"metadata expects JSON values, got {shown(value, most=60)} under {key!r:.60} of document "
+        f"{record.id!r:.60} ({fault}). Turn it into a string or a number first, or into None "
+        "where a value is missing."
+    )

@@ -9,43 +9,23 @@ Trotman, Puurula and Burgess, "Improvements to BM25 and Language Models Examined
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
-import rank_bm25
-from numpy.typing import NDArray
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.lexical.tokenizers import WordTokenizer, from_state
+from m3_retrievers.lexical.statistics import NO_STATISTICS, Idf, Statistics, Variant, pick
+from m3_retrievers.lexical.tokenizers import as_tokenizer, from_state
+from m3_retrievers.lexical.verification import largest_difference
 from m3_retrievers.types.packed import offsets_of
 from m3_retrievers.types.plan import Mode
 
-Variant: TypeAlias = Literal["okapi", "plus", "l"]
-Idf: TypeAlias = Literal["lucene", "rank_bm25"]
-
-_REFERENCES = {
-    "okapi": rank_bm25.BM25Okapi,
-    "plus": rank_bm25.BM25Plus,
-    "l": rank_bm25.BM25L,
-}
 _DELTAS = {"okapi": 0.0, "plus": 1.0, "l": 0.5}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Statistics:
-    """What a collection says: average length, and idf and largest count of each term (v,)."""
-
-    average_length: float
-    idf: NDArray[np.float64]
-    largest: NDArray[np.float64]
-
-
-_NOTHING = _Statistics(0.0, np.zeros(0), np.zeros(0))
 
 
 class BM25:
@@ -55,9 +35,11 @@ class BM25:
     log(1 + (N - n + 0.5)/(n + 0.5)), never negative; or ``rank_bm25``, that package's own for
     the variant, where Okapi floors a negative idf at ``epsilon`` times the average.
     k1 ≥ 0; b in 0..1; delta ≥ 0, None for rank_bm25's (1 for plus, 0.5 for l; Okapi has none).
-    tokenizer: ``str -> list[str]``, words without a stop list where none is given.
+    tokenizer: None for words, and pairs of characters where a script has no spaces; a language
+    such as ``"german"`` for its stems; any other that ``lexical.tokenizers.as_tokenizer`` takes.
 
-    Raises InputError for a parameter outside its range.
+    Raises InputError for a parameter outside its range, MissingExtraError for a language where
+    PyStemmer is not installed.
 
     >>> bm25 = BM25(b=0.0)
     >>> counts = bm25.count(["red red fox", "blue fox"])
@@ -80,9 +62,9 @@ class BM25:
         b: float = 0.75,
         epsilon: float = 0.25,
         delta: float | None = None,
-        tokenizer: Callable[[str], list[str]] | None = None,
+        tokenizer: Callable[[str], list[str]] | str | None = None,
     ) -> None:
-        if variant not in _REFERENCES:
+        if variant not in _DELTAS:
             raise InputError(f"variant expects 'okapi', 'plus' or 'l', got {variant!r}.")
         if idf not in ("lucene", "rank_bm25"):
             raise InputError(f"idf expects 'lucene' or 'rank_bm25', got {idf!r}.")
@@ -96,10 +78,9 @@ class BM25:
         self.b = _in_range("b", b, high=1.0)
         self.epsilon = _in_range("epsilon", epsilon)
         self.delta = _in_range("delta", _DELTAS[variant] if delta is None else delta)
-        self.tokenizer = WordTokenizer() if tokenizer is None else tokenizer
+        self.tokenizer = as_tokenizer(tokenizer)
         self._columns: dict[str, int] = {}
-        self._statistics = _NOTHING
-        self._defined = False
+        self._statistics = NO_STATISTICS
 
     def count(self, texts: Sequence[str]) -> sp.csr_array:
         """Return float64 (n, v): how often each term occurs; new terms get new columns.
@@ -123,17 +104,57 @@ class BM25:
         """Return a term's column in the counts, None for a term no document has."""
         return self._columns.get(term)
 
-    def fit(self, counts: sp.csr_array) -> None:
-        """Take the statistics of all live documents, counts (n, v).
+    def terms(self, text: str) -> list[str]:
+        """Return the terms of a text as the tokenizer gives them, known or not.
 
-        The first fit is rank_bm25's own; the later ones are the same sums over the counts,
-        in a hundredth of the time.
+        >>> BM25().terms("The red fox, the 红狐狸")
+        ['the', 'red', 'fox', 'the', '红狐', '狐狸']
         """
-        if counts.nnz and not self._defined:
-            self._statistics = self._by_rank_bm25(counts)
-            self._defined = True
-        else:
-            self._statistics = self._by_counts(counts)
+        (terms,) = self._split([text])
+        return terms
+
+    def fit(self, counts: sp.csr_array) -> None:
+        """Take the statistics of all live documents, counts (n, v)."""
+        self._statistics = Statistics.of(
+            counts, variant=self.variant, idf=self.idf, epsilon=self.epsilon
+        )
+
+    def compacted(self, counts: sp.csr_array) -> tuple[BM25, sp.csr_array]:
+        """Return a weighting that knows only the terms of these documents, and their counts.
+
+        counts (n, v) are this weighting's, of the documents that stay; terms keep their order.
+        The new weighting gives the new counts (n, v') the impacts that this one gives the old,
+        and shares nothing with it but the tokenizer: neither this one nor ``counts`` changes.
+
+        >>> bm25 = BM25()
+        >>> counts = bm25.count(["red fox", "blue fox"])
+        >>> smaller, kept = bm25.compacted(counts[[1]])
+        >>> kept.toarray().tolist(), smaller.column("fox"), smaller.column("red")
+        ([[1.0, 1.0]], 0, None)
+        """
+        kept, columns = np.unique(counts.indices, return_inverse=True)
+        shape = (counts.shape[0], len(kept))
+        renumbered = sp.csr_array((counts.data.copy(), columns, counts.indptr.copy()), shape=shape)
+        smaller = copy.copy(self)
+        vocabulary = list(self._columns)
+        smaller._columns = {vocabulary[old]: new for new, old in enumerate(kept.tolist())}
+        smaller._statistics = self._statistics.only(kept)
+        return smaller, renumbered
+
+    def verify(self, texts: Sequence[str], queries: Sequence[str] | None = None) -> float:
+        """Return the largest difference between these scores and rank_bm25's own.
+
+        Fits both on the texts; this weighting stays as it is. queries: what both are asked,
+        None for the first ten texts. Differences are of rounding, some 1e-15 of a score.
+
+        Raises InputError for texts without a single term, which rank_bm25 cannot fit.
+
+        >>> BM25(variant="plus").verify(["red red fox", "blue fox"], ["fox", "red wolf"]) < 1e-12
+        True
+        """
+        own = copy.copy(self)
+        own._columns, own._statistics = {}, NO_STATISTICS
+        return largest_difference(own, texts, texts[:10] if queries is None else queries)
 
     def impacts(self, counts: sp.csr_array) -> sp.csr_array:
         """Return float64 (n, v): what each term adds to a document's score, idf included.
@@ -151,7 +172,7 @@ class BM25:
             gain = tf * (k1 + 1) * level / (k1 + level)
         else:
             gain = tf * (k1 + 1) / (tf + k1 * norm)
-        weights = _pick(self._statistics.idf, counts.indices) * gain
+        weights = pick(self._statistics.idf, counts.indices) * gain
         return sp.csr_array((weights, counts.indices, counts.indptr), shape=counts.shape)
 
     def base(self, query: sp.csr_array) -> float:
@@ -161,7 +182,7 @@ class BM25:
         """
         if self.variant != "plus":
             return 0.0
-        return float(query.data @ _pick(self._statistics.idf, query.indices)) * self.delta
+        return float(query.data @ pick(self._statistics.idf, query.indices)) * self.delta
 
     def scale(self, query: sp.csr_array) -> float:
         """Return 1 / (a score the query cannot exceed), so that score · scale lies in 0..1.
@@ -171,12 +192,12 @@ class BM25:
         k1 + 1 times the term's largest count in the collection. Only idf above 0 counts;
         with none the scale is 0. (Where ``idf="rank_bm25"`` is negative, so may a score be.)
         """
-        idf = np.maximum(_pick(self._statistics.idf, query.indices), 0.0)
+        idf = np.maximum(pick(self._statistics.idf, query.indices), 0.0)
         most = np.full(len(idf), self.k1 + 1)
         if self.variant == "plus":
             most += self.delta
         if self.variant == "l":
-            most *= _pick(self._statistics.largest, query.indices)
+            most *= pick(self._statistics.largest, query.indices)
         bound = float(np.sum(query.data * idf * most))
         return 1.0 / bound if bound > 0 else 0.0
 
@@ -211,16 +232,25 @@ class BM25:
         tokenizer = from_state(state["tokenizer"], subword=subword)
         bm25 = cls(tokenizer=tokenizer, **parameters)
         bm25._columns = {term: column for column, term in enumerate(state["vocabulary"])}
-        bm25._defined = bool(bm25._columns)
         return bm25
 
     def _split(self, texts: Sequence[str]) -> list[list[str]]:
         if isinstance(texts, str):
-            raise InputError("count expects a list of texts, got one string: wrap it in a list.")
+            raise InputError("BM25 expects a list of texts, got one string: wrap it in a list.")
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"BM25 expects texts as str, got {text!r:.80}.")
-        return [self.tokenizer(text) for text in texts]
+        rows = [self.tokenizer(text) for text in texts]
+        for terms in rows:
+            # the kinds are few, whereas the terms are many
+            if not isinstance(terms, list | tuple) or not all(
+                issubclass(kind, str) for kind in set(map(type, terms))
+            ):
+                raise InputError(
+                    "tokenizer expects a callable that splits a text into a list of words, got "
+                    f"one that returned {terms!r:.80}. Return a list of strings."
+                )
+        return rows
 
     def _counted(self, rows: list[list[int]]) -> sp.csr_array:
         columns = np.fromiter(chain.from_iterable(rows), np.int64)
@@ -230,67 +260,6 @@ class BM25:
         counts.sum_duplicates()
         return counts
 
-    def _by_rank_bm25(self, counts: sp.csr_array) -> _Statistics:
-        """Fit rank_bm25 itself, on documents of column numbers."""
-        terms = np.repeat(counts.indices, counts.data.astype(np.int64))
-        lengths = np.asarray(counts.sum(axis=1)).astype(np.int64)
-        documents = [part.tolist() for part in np.split(terms, np.cumsum(lengths)[:-1])]
-        own = {"epsilon": self.epsilon} if self.variant == "okapi" else {"delta": self.delta}
-        fitted = _REFERENCES[self.variant](documents, k1=self.k1, b=self.b, **own)
-        containing = np.bincount(
-            np.fromiter(chain.from_iterable(fitted.doc_freqs), np.int64), minlength=counts.shape[1]
-        )
-        idf = np.zeros(counts.shape[1])
-        if self.idf == "rank_bm25":
-            idf[list(fitted.idf)] = list(fitted.idf.values())
-        else:
-            idf = _lucene(containing, fitted.corpus_size)
-        return _Statistics(float(fitted.avgdl), idf, _largest(counts))
-
-    def _by_counts(self, counts: sp.csr_array) -> _Statistics:
-        """Take the same statistics without rank_bm25."""
-        size, width = counts.shape
-        if not counts.nnz:
-            return _Statistics(0.0, np.zeros(width), np.zeros(width))
-        containing = np.bincount(counts.indices, minlength=width)
-        idf = _lucene(containing, size) if self.idf == "lucene" else self._own(containing, size)
-        return _Statistics(float(counts.sum()) / size, idf, _largest(counts))
-
-    def _own(self, containing: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-        """Return rank_bm25's idf of the variant, 0 for a term that no live document holds."""
-        idf = np.zeros(len(containing))
-        live = containing > 0
-        n = containing[live].astype(np.float64)
-        if self.variant == "okapi":
-            values = np.log(size - n + 0.5) - np.log(n + 0.5)
-            values[values < 0] = self.epsilon * values.mean()
-        elif self.variant == "plus":
-            values = np.log((size + 1) / n)
-        else:
-            values = np.log(size + 1) - np.log(n + 0.5)
-        idf[live] = values
-        return idf
-
-
-def _lucene(containing: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    idf = np.log1p((size - containing + 0.5) / (containing + 0.5))
-    return np.where(containing > 0, idf, 0.0)
-
-
-def _largest(counts: sp.csr_array) -> NDArray[np.float64]:
-    """Return (v,) the largest count of each term in one document."""
-    largest = np.zeros(counts.shape[1])
-    np.maximum.at(largest, counts.indices, counts.data)
-    return largest
-
-
-def _pick(values: NDArray[np.float64], columns: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Return the values at the columns, 0 for columns newer than the values."""
-    picked = np.zeros(len(columns))
-    known = columns < len(values)
-    picked[known] = values[columns[known]]
-    return picked
-
 
 def _in_range(name: str, value: float, *, high: float = math.inf) -> float:
     number = isinstance(value, int | float | np.integer | np.floating)
@@ -298,3 +267,28 @@ def _in_range(name: str, value: float, *, high: float = math.inf) -> float:
         span = "≥ 0" if high == math.inf else f"in 0..{high:g}"
         raise InputError(f"{name} expects a finite number {span}, got {value!r}.")
     return float(value)
+
+
+def as_bm25(
+    bm25: BM25 | None = None, tokenizer: Callable[[str], list[str]] | str | None = None
+) -> BM25:
+    """Return the given weighting, or one with the given tokenizer.
+
+    Raises InputError for both at once, and for a ``bm25`` that is none.
+
+    >>> as_bm25(tokenizer="english").terms("pages")
+    ['page']
+    """
+    if bm25 is None:
+        return BM25(tokenizer=tokenizer)
+    if not isinstance(bm25, BM25):
+        raise InputError(
+            f"bm25 expects a BM25 such as BM25(k1=1.2), got {bm25!r:.80}. For another tokenizer "
+            "alone pass tokenizer=…"
+        )
+    if tokenizer is not None:
+        raise InputError(
+            f"expected bm25= or tokenizer=, got both ({tokenizer!r:.80}). Write "
+            "bm25=BM25(…, tokenizer=…)."
+        )
+    return bm25

@@ -1,18 +1,20 @@
-"""Texts to terms for BM25: Unicode words, character bigrams, the encoder's own tokens.
+"""Texts to terms for BM25: words and bigrams, stems, the encoder's own tokens.
 
 Each is a callable ``str -> list[str]`` with ``state()``, a JSON record from which
-``from_state`` makes its equal.
+``from_state`` makes its equal. ``as_tokenizer`` takes their short names too.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
-from typing import Any, Literal, Protocol, TypeAlias
+from functools import lru_cache
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
+from m3_retrievers.lexical.folding import Span, fold, folded, unspaced, words
 
 State: TypeAlias = dict[str, Any]
 
@@ -23,26 +25,7 @@ _ENGLISH = """
 """
 ENGLISH_STOP_WORDS = frozenset(_ENGLISH.split())
 
-# Blocks of the scripts written without spaces; only their letters and marks count.
-_UNSPACED_BLOCKS = (
-    (0x3005, 0x3007),  # 々 and 〇 among CJK punctuation
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x323AF),
-    (0x3040, 0x309F),  # Hiragana
-    (0x30A0, 0x30FF),  # Katakana
-    (0x31F0, 0x31FF),
-    (0x0E00, 0x0E7F),  # Thai
-    (0x0E80, 0x0EFF),  # Lao
-    (0x1780, 0x17FF),  # Khmer
-    (0x1000, 0x109F),  # Myanmar
-    (0xA9E0, 0xA9FF),
-    (0xAA60, 0xAA7F),
-)
-# No mark lies outside these: Unicode assigns none below U+0300, and above U+1EFFF only
-# the variation selectors.
-_MARK_BLOCKS = ((0x0300, 0x1EFFF), (0xE0100, 0xE01EF))
+_ASCII_WORDS = re.compile(r"\w{2,}")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -54,50 +37,104 @@ class Tokenizer(Protocol):
     def state(self) -> State: ...
 
 
+@runtime_checkable
+class SpanTokenizer(Protocol):
+    """A tokenizer that also knows where its terms stand, for explanations."""
+
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """Return each term with the characters ``text[start:end]`` that it was made of."""
+        ...
+
+
 class WordTokenizer:
     r"""Words of two or more letters, marks, digits or underscores, NFKC and case-folded.
 
-    As ``\b\w\w+\b``, but a combining mark belongs to its word, so that Hindi stays whole.
+    As ``\b\w\w+\b``, but a combining mark belongs to its word, so that Hindi stays whole. Where
+    a script has no spaces (Han, kana, Thai, Lao, Khmer, Myanmar), a run of it gives its
+    overlapping pairs of characters, and a character alone gives itself.
+
     stop_words: None, ``"en"`` for the classic English list, or the words to leave out.
+    language: None for words as they are written, or the language to stem them in, one of
+    Snowball's: ``"german"`` or ``"de"``. bigrams: False takes a run without spaces for one word.
+
+    Raises InputError for other stop words and a language that has no stemmer, MissingExtraError
+    where PyStemmer is not installed.
 
     >>> WordTokenizer("en")("The STRASSE is a straße, isn't it?")
     ['strasse', 'strasse', 'isn']
-    >>> WordTokenizer()("हिन्दी में")
-    ['हिन्दी', 'में']
+    >>> WordTokenizer()("BGE-M3模型:東京タワー、水 हिन्दी में")
+    ['bge', 'm3', '模型', '東京', '京タ', 'タワ', 'ワー', '水', 'हिन्दी', 'में']
+    >>> WordTokenizer(language="german")("Häuser am Hafen, ein Haus")
+    ['haus', 'am', 'haf', 'ein', 'haus']
     """
 
-    def __init__(self, stop_words: Literal["en"] | Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        stop_words: Literal["en"] | Collection[str] | None = None,
+        *,
+        language: str | None = None,
+        bigrams: bool = True,
+    ) -> None:
         self.stop_words = _stop_list(stop_words)
+        self.language = None if language is None else _stemmed_language(language)
+        self.bigrams = bigrams
+
+    def __repr__(self) -> str:
+        told = {key: value for key, value in self.state().items() if key != "kind"}
+        return f"WordTokenizer({', '.join(f'{key}={value!r}' for key, value in told.items())})"
 
     def __call__(self, text: str) -> list[str]:
-        return [word for word in _words().findall(_fold(text)) if word not in self.stop_words]
+        spelled = fold(text)
+        if spelled.isascii():  # no marks and no runs: three times as fast
+            found = _ASCII_WORDS.findall(spelled)
+        elif not self.bigrams or unspaced().search(spelled) is None:
+            found = words().findall(spelled)
+        else:
+            found = [spelled[start:end] for start, end in self._places(spelled)]
+        return self._stems([word for word in found if word not in self.stop_words])
+
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """Return the terms in order, each with the span ``text[start:end]`` it was made of.
+
+        >>> WordTokenizer(language="english").spans("Pages, a page")
+        [('page', 0, 5), ('page', 9, 13)]
+        """
+        spelled, origin = folded(text)
+        places = [
+            (start, end)
+            for start, end in self._places(spelled)
+            if spelled[start:end] not in self.stop_words
+        ]
+        terms = self._stems([spelled[start:end] for start, end in places])
+        return [
+            (term, origin[start][0], origin[end - 1][1])
+            for term, (start, end) in zip(terms, places, strict=True)
+        ]
 
     def state(self) -> State:
         english = self.stop_words == ENGLISH_STOP_WORDS
-        return {"kind": "word", "stop_words": "en" if english else sorted(self.stop_words)}
+        return {
+            "kind": "word",
+            "stop_words": "en" if english else sorted(self.stop_words),
+            "language": self.language,
+            "bigrams": self.bigrams,
+        }
 
+    def _places(self, spelled: str) -> list[Span]:
+        """Return where words and bigrams stand in a folded text."""
+        word, places, at = words(), [], 0
+        for run in unspaced().finditer(spelled) if self.bigrams else ():
+            start, end = run.span()
+            places += [match.span() for match in word.finditer(spelled, at, start)]
+            places += [(i, min(i + 2, end)) for i in range(start, max(start + 1, end - 1))]
+            at = end
+        places += [match.span() for match in word.finditer(spelled, at)]
+        return places
 
-class BigramTokenizer:
-    """Overlapping character pairs where a script has no spaces, words elsewhere.
-
-    Runs of Han, Hiragana, Katakana, Thai, Lao, Khmer and Myanmar give pairs, a character
-    alone gives itself; the rest goes the way of ``WordTokenizer``.
-
-    >>> BigramTokenizer()("BGE-M3模型:東京タワー、水")
-    ['bge', 'm3', '模型', '東京', '京タ', 'タワ', 'ワー', '水']
-    """
-
-    def __call__(self, text: str) -> list[str]:
-        terms = []
-        for place, piece in enumerate(_unspaced().split(_fold(text))):
-            if place % 2 == 0:  # split by a group: every second piece is a run
-                terms += _words().findall(piece)
-            else:
-                terms += [piece[i : i + 2] for i in range(max(1, len(piece) - 1))]
-        return terms
-
-    def state(self) -> State:
-        return {"kind": "bigram"}
+    def _stems(self, terms: list[str]) -> list[str]:
+        if self.language is None:
+            return terms
+        return [_stem(term, self.language) for term in terms]
 
 
 class SubwordTokenizer:
@@ -127,15 +164,44 @@ class SubwordTokenizer:
         return {"kind": "subword"}
 
 
+def as_tokenizer(value: object = None) -> Callable[[str], list[str]]:
+    """Return the tokenizer that a short name or an object stands for.
+
+    value: None or ``"word"`` (``"bigram"`` is the same) for ``WordTokenizer()``; a language of
+    Snowball's, ``"german"`` or ``"de"``, for its stems; a transformers tokenizer for its tokens;
+    any callable ``str -> list[str]`` is taken as it is.
+
+    Raises InputError for anything else, MissingExtraError for a language without PyStemmer.
+
+    >>> as_tokenizer("english")("Cycling and bicycles")
+    ['cycl', 'and', 'bicycl']
+    """
+    if value is None or value in ("word", "bigram"):
+        return WordTokenizer()
+    if isinstance(value, str):
+        return WordTokenizer(language=value)
+    if hasattr(value, "convert_ids_to_tokens") and hasattr(value, "all_special_ids"):
+        return SubwordTokenizer(value)
+    is_class = isinstance(value, type) and issubclass(value, WordTokenizer | SubwordTokenizer)
+    if not callable(value) or is_class:
+        raise InputError(
+            "tokenizer expects 'word', a language such as 'german', a transformers tokenizer or a "
+            f"callable that splits a text into a list of words, got {value!r:.80}."
+            + (" Make one of it: add (…)." if is_class else "")
+        )
+    return value
+
+
 def from_state(state: Mapping[str, Any], *, subword: Any = None) -> Tokenizer:
     """Return the tokenizer that ``state()`` described.
 
     subword: the encoder's transformers tokenizer, needed for a SubwordTokenizer only.
 
-    Raises InputError for an unknown kind, or where ``subword`` is needed and missing.
+    Raises InputError for an unknown kind, or where ``subword`` is needed and missing,
+    MissingExtraError for stems without PyStemmer.
 
-    >>> from_state({"kind": "bigram"})("水")
-    ['水']
+    >>> from_state({"kind": "word", "stop_words": "en", "language": None})("The page")
+    ['page']
     """
     kind = state.get("kind")
     if kind == "subword" and subword is None:
@@ -144,8 +210,13 @@ def from_state(state: Mapping[str, Any], *, subword: Any = None) -> Tokenizer:
             "Pass subword=encoder.tokenizer."
         )
     makers: dict[object, Callable[[], Tokenizer]] = {
-        "word": lambda: WordTokenizer(state["stop_words"]),
-        "bigram": BigramTokenizer,
+        "word": lambda: WordTokenizer(
+            state.get("stop_words"),
+            language=state.get("language"),
+            # version 0.1 wrote no such key, and took a run without spaces for one word
+            bigrams=state.get("bigrams", False),
+        ),
+        "bigram": WordTokenizer,  # a class of its own in version 0.1
         "subword": lambda: SubwordTokenizer(subword),
     }
     if kind not in makers:
@@ -156,47 +227,48 @@ def from_state(state: Mapping[str, Any], *, subword: Any = None) -> Tokenizer:
     return makers[kind]()
 
 
+# Words repeat: a kept stem takes a tenth of the time of a new one, and 2**15 some 5 MB.
+@lru_cache(maxsize=2**15)
+def _stem(word: str, language: str) -> str:
+    from Stemmer import Stemmer
+
+    # one of this call's own, for a microsecond: threads must not share a stemmer
+    stem: str = Stemmer(language, 0).stemWord(word)
+    return stem
+
+
 def _stop_list(stop_words: object) -> frozenset[str]:
     if stop_words is None:
         return frozenset()
     if stop_words == "en":
         return ENGLISH_STOP_WORDS
     if isinstance(stop_words, Collection) and not isinstance(stop_words, str):
-        words = list(stop_words)
-        if all(isinstance(word, str) for word in words):
-            return frozenset(_fold(word) for word in words)
+        listed = list(stop_words)
+        if all(isinstance(word, str) for word in listed):
+            return frozenset(fold(word) for word in listed)
     raise InputError(
         f"stop_words expects None, 'en' or a collection of words, got {str(stop_words)[:80]!r}."
     )
 
 
-def _fold(text: str) -> str:
-    # NFKC joins a letter typed as base and accent, and full-width Latin, to the usual spelling.
-    return unicodedata.normalize("NFKC", text).casefold()
+def _stemmed_language(language: object) -> str:
+    """Return the language as Snowball spells it."""
+    if not isinstance(language, str):
+        raise InputError(f"language expects a name such as 'german', got {language!r:.80}.")
+    require_package(
+        "PyStemmer", module="Stemmer", extra="stemming", purpose=f"Stemming ({language!r:.40})"
+    )
+    import Stemmer
 
-
-@cache
-def _words() -> re.Pattern[str]:
-    marks = _character_class(_MARK_BLOCKS, ("M",))
-    return re.compile(rf"[\w{marks}]{{2,}}")
-
-
-@cache
-def _unspaced() -> re.Pattern[str]:
-    # Nl: 〇; digits proper stay with the words
-    letters = _character_class(_UNSPACED_BLOCKS, ("L", "M", "Nl"))
-    return re.compile(f"([{letters}]+)")
-
-
-def _character_class(blocks: tuple[tuple[int, int], ...], categories: tuple[str, ...]) -> str:
-    """Return the inside of a regex class: the blocks' characters of these categories."""
-    spans: list[list[int]] = []
-    for first, last in blocks:
-        for code in range(first, last + 1):
-            if not unicodedata.category(chr(code)).startswith(categories):
-                continue
-            if spans and spans[-1][1] == code - 1:
-                spans[-1][1] = code
-            else:
-                spans.append([code, code])
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in spans)
+    name = language.strip().lower()
+    try:
+        Stemmer.Stemmer(name, 0)
+    except KeyError:
+        known = Stemmer.algorithms()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(
+            f"A tokenizer's name expects 'word' or a language that has a stemmer "
+            f"({', '.join(known)}), got {language!r:.80}.{hint}"
+        ) from None
+    return name
