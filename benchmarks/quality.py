@@ -21,7 +21,7 @@ from common import RESULTS, machine, timed, write_result
 
 from m3_retrievers import HybridWeights, M3Encoder
 from m3_retrievers.evaluation import Evaluation, evaluate, read_collection, represent
-from m3_retrievers.evaluation.report import LABELS
+from m3_retrievers.evaluation.modes import LABELS
 
 
 def main() -> None:

@@ -196,20 +196,20 @@ def test_indexes_and_searches_show_themselves(retriever):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("a short text", "a short text"),
         ("one twothree", "one …"),
         ("图书管理员很快找到", "图书管理员很快找 …"),
     ],
 )
-def test_a_long_text_is_cut_between_words(text, told):
-    assert markup.shortened(text, 12 if "short" in text else 8) == told
+def test_a_long_text_is_cut_between_words(text, shown):
+    assert markup.shortened(text, 12 if "short" in text else 8) == shown
 
 
 def test_a_made_up_id_is_shown_by_its_beginning(encoder):
     retriever = HybridRetriever(encoder)
     (id,) = retriever.add(["the page"])
-    told = text_of(retriever.search("page")[0]._repr_html_())
-    assert f"{id[:8]}…" in told
-    assert id not in told
+    shown = text_of(retriever.search("page")[0]._repr_html_())
+    assert f"{id[:8]}…" in shown
+    assert id not in shown

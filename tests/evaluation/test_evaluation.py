@@ -10,12 +10,21 @@ import pytest
 from typer.testing import CliRunner
 
 import m3_retrievers.evaluation as room
-from m3_retrievers import HeadSpec, HybridRetriever, HybridWeights, LocalIndex, M3Encoder, Recall
+from m3_retrievers import (
+    HeadSpec,
+    HybridRetriever,
+    HybridWeights,
+    LocalIndex,
+    M3Encoder,
+    Recall,
+    checks,
+)
 from m3_retrievers.cli.app import app
-from m3_retrievers.errors import DatasetError, InputError
+from m3_retrievers.errors import DatasetError, InputError, MissingExtraError
 from m3_retrievers.evaluation import (
     Collection,
     Evaluation,
+    EvaluationProtocol,
     compare,
     evaluate,
     metrics,
@@ -47,7 +56,7 @@ def collection():
 
 @pytest.fixture(scope="module")
 def found(encoder, collection):
-    return evaluate(encoder, collection, weights=WEIGHTS, recall=3)
+    return evaluate(encoder, collection, weights=WEIGHTS, protocol=EvaluationProtocol(recall=3))
 
 
 def naive(encoder, collection):
@@ -113,12 +122,9 @@ def test_all_is_what_the_retriever_finds(encoder, collection, found):
         np.testing.assert_allclose(given, [hit.score for hit in hits], atol=2e-4)
 
 
-def test_the_papers_protocol_counts_a_missing_leg_as_nothing(encoder, collection, monkeypatch):
-    from m3_retrievers.evaluation import benchmark
-
-    monkeypatch.setattr(benchmark, "_PAPER_DEPTH", 2)
-    monkeypatch.setattr(benchmark, "_PAPER_RERANKED", 3)
-    paper = evaluate(encoder, collection, protocol="paper", weights=WEIGHTS)
+def test_the_papers_protocol_counts_a_missing_leg_as_nothing(encoder, collection):
+    shallow = EvaluationProtocol(name="paper", recall=2, reranked=3)
+    paper = evaluate(encoder, collection, protocol=shallow, weights=WEIGHTS)
     scores, _ = naive(encoder, collection)
     for row, query in enumerate(collection.queries):
         d, s, c = (scores[mode][row] for mode in ("dense", "sparse", "colbert"))
@@ -128,7 +134,7 @@ def test_the_papers_protocol_counts_a_missing_leg_as_nothing(encoder, collection
         reranked = best(d, 3)
         assert paper.runs["colbert"][query][0] == order(c, reranked)
         assert paper.runs["all"][query][0] == order(0.5 * d + 0.7 * s + c, reranked)
-    assert "protocol 'paper', legs to depth 1" in replace(paper, recall=1000).caption()
+    assert "protocol 'paper', legs to depth 2" in paper.caption()
     assert "the dense top 3 reordered" in paper.caption()
 
 
@@ -200,10 +206,11 @@ def test_as_many_documents_are_kept_as_the_measures_look_at(encoder, collection,
     kept = evaluate(encoder, collection, modes=["dense"], measures=["R@200", "RR@3"])
     assert kept.settings["depth"] == 200
     assert evaluate(encoder, collection, modes=["dense"], measures=["AP"]).settings["depth"] == 1000
-    cut = evaluate(encoder, collection, modes=["dense"], measures=["nDCG@5"], depth=5)
+    five = EvaluationProtocol(depth=5)
+    cut = evaluate(encoder, collection, modes=["dense"], measures=["nDCG@5"], protocol=five)
     assert {len(ids) for ids, _ in cut.runs["dense"].values()} == {5}
     with pytest.raises(InputError, match="depth expects at least 10"):
-        evaluate(encoder, collection, measures=["nDCG@10"], depth=5)
+        evaluate(encoder, collection, measures=["nDCG@10"], protocol=five)
     with pytest.raises(InputError, match="measures expects a list"):
         evaluate(encoder, collection, measures="nDCG@10")
 
@@ -230,7 +237,7 @@ def test_a_precomputed_representation_changes_nothing(encoder, collection, found
         encoder,
         collection,
         weights=WEIGHTS,
-        recall=3,
+        protocol=EvaluationProtocol(recall=3),
         representations=represent(encoder, collection),
     )
     assert again.runs == found.runs
@@ -302,6 +309,32 @@ def test_published_figures_stand_beside_their_data_set(encoder, collection, foun
     assert "BGE-M3, Success@100 (published)" in mkqa.table()
 
 
+def test_a_frame_has_a_row_for_each_mode_and_measure(found):
+    frame = found.to_pandas()
+    assert list(frame.columns) == ["mode", "measure", "mean", "low", "high"]
+    assert len(frame) == len(found.values) * 3
+    one = frame[(frame["mode"] == "all") & (frame["measure"] == "R@100")].iloc[0]
+    assert one["mean"] == found.mean("all", "R@100")
+    assert (one["low"], one["high"]) == found.interval("all", "R@100")
+    wide = frame.pivot(index="mode", columns="measure", values="mean")
+    assert wide.loc["dense", "nDCG@10"] == found.mean("dense")
+
+
+def test_a_frame_a_query_averages_to_the_means(found):
+    frame = found.to_pandas(per_query=True)
+    assert list(frame.columns) == ["mode", "measure", "query", "value"]
+    assert list(frame["query"].unique()) == list(found.query_ids)
+    means = frame.groupby(["mode", "measure"])["value"].mean()
+    for mode in found.values:
+        assert means[mode, "RR@10"] == pytest.approx(found.mean(mode, "RR@10"))
+
+
+def test_without_pandas_the_message_says_what_to_install(found, monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda module: None)
+    with pytest.raises(MissingExtraError, match=r"pip install \"m3-retrievers\[pandas\]\""):
+        found.to_pandas()
+
+
 def shifted(found, by):
     values = {"all": {"nDCG@10": found.values["all"]["nDCG@10"] + np.asarray(by)}}
     return replace(found, values=values)
@@ -334,7 +367,7 @@ def test_weights_are_tuned_on_other_queries_than_reported(encoder, collection):
     means = [mean for _, mean in tuned.trials]
     assert means == sorted(means, reverse=True)
     # a weight on one mode alone is that mode's own ranking
-    found = evaluate(encoder, one, recall=100)
+    found = evaluate(encoder, one, protocol=EvaluationProtocol(recall=100))
     trials = dict(tuned.trials)
     assert trials[HybridWeights(1, 0, 0)] == pytest.approx(found.mean("dense"), abs=1e-9)
     assert trials[HybridWeights(0, 0, 1)] == pytest.approx(found.mean("colbert"), abs=1e-9)
@@ -353,8 +386,13 @@ def test_wrong_arguments_say_what_is_expected(encoder, collection):
         evaluate(encoder, collection, modes=["hybrid"])
     with pytest.raises(InputError, match="expect a weight above 0"):
         evaluate(encoder, collection, modes=["dense+sparse"], weights=HybridWeights(0, 0, 1))
-    with pytest.raises(InputError, match="recall"):
-        evaluate(encoder, collection, recall=0)
+    with pytest.raises(InputError, match="weights expects HybridWeights"):
+        evaluate(encoder, collection, weights=[1, 0.3, 1])
+    with pytest.raises(InputError, match="modes expects a list"):
+        evaluate(encoder, collection, modes="all")
+    for depth in ("recall", "reranked", "depth"):
+        with pytest.raises(InputError, match=f"{depth} expects an integer of at least 1, got 0"):
+            EvaluationProtocol(**{depth: 0})
 
 
 @pytest.fixture
@@ -409,13 +447,18 @@ def test_the_table_of_contents_is_what_it_is():
         "Collection",
         "Comparison",
         "Evaluation",
+        "EvaluationProtocol",
         "Tuned",
         "compare",
         "evaluate",
         "interval",
         "read_collection",
+        "read_qrels",
+        "read_run",
         "represent",
         "tune_weights",
+        "write_qrels",
+        "write_run",
     ]
     for name in room.__all__:
         assert getattr(room, name).__name__ == name

@@ -19,16 +19,13 @@ from m3_retrievers import (
     ReciprocalRankFusion,
 )
 from m3_retrievers.cli.console import marked
-from m3_retrievers.display import plots as plot
 from m3_retrievers.display.highlight import document_segments, excerpt, segments
-from m3_retrievers.display.plots import best_stretch
 from m3_retrievers.errors import (
     InputError,
-    MissingExtraError,
     MissingOutputError,
     TruncationWarning,
 )
-from m3_retrievers.explain import Alignment, compare, explain
+from m3_retrievers.explain import compare, explain
 from m3_retrievers.explain.explaining import _placed
 from m3_retrievers.explain.words import occurrences
 from m3_retrievers.lexical.tokenizers import SubwordTokenizer, WordTokenizer
@@ -342,68 +339,6 @@ def test_the_terminal_marks_what_matched_and_obeys_no_text(encoder):
     assert all(word.casefold() in terms for word in bold)
 
 
-# The heat map
-
-
-def rendered(figure, tmp_path) -> bytes:
-    path = tmp_path / "map.png"
-    figure.savefig(path, dpi=40)
-    return path.read_bytes()
-
-
-def test_a_heat_map_of_any_script_draws_without_a_warning(encoder, tmp_path):
-    hostile = r"$\frac{ the page 图书 पन्ना الصفحة 😀 $x^2$ % & # _ \ud800"
-    retriever = filled(encoder, [hostile, *DOCUMENTS])
-    hit = next(hit for hit in retriever.search(hostile) if hit.text == hostile)
-    figure = explain(hostile, hit, retriever=retriever).plot()
-    assert rendered(figure, tmp_path).startswith(b"\x89PNG")
-    from matplotlib import pyplot
-
-    assert not pyplot.get_fignums()
-
-
-def test_a_long_document_shows_the_stretch_that_holds_the_matches(encoder, tmp_path):
-    filler = "The river rose three metres overnight. " * 12
-    text = filler + "A librarian finds the one page that matters. " + filler
-    retriever = filled(encoder, [text])
-    (hit,) = retriever.search("the one page that matters", k=1)
-    why = explain("the one page that matters", hit, retriever=retriever)
-    figure = why.plot(width=12)
-    axes, _ = figure.axes
-    image = axes.get_images()[0].get_array()
-    first = best_stretch(why.alignment, 12)
-    np.testing.assert_array_equal(image, why.alignment.similarities[:, first : first + 12])
-    found = [at for at in why.alignment.best if first <= at < first + 12]
-    assert len(axes.collections[0].get_offsets()) == len(found)
-    assert f"of {image.shape[0]} best matches lie outside" in axes.get_title()
-    assert f"of {why.alignment.similarities.shape[1]:,};" in axes.get_title()
-
-
-def test_the_stretch_is_the_one_whose_best_matches_add_up_to_most():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        alignment = Alignment(rng.uniform(-1, 1, (5, 30)))
-        first = best_stretch(alignment, 7)
-
-        def worth(start, alignment=alignment):
-            pairs = zip(alignment.best, alignment.maxima, strict=True)
-            return sum(max(0.0, s) for at, s in pairs if start <= at < start + 7)
-
-        assert worth(first) == pytest.approx(max(worth(start) for start in range(24)))
-
-
-def test_without_matplotlib_the_message_says_what_to_install(retriever, monkeypatch):
-    from m3_retrievers import checks
-
-    hit = retriever.search("page", k=1)[0]
-    why = explain("page", hit, retriever=retriever)
-    monkeypatch.setattr(checks, "find_spec", lambda module: None)
-    with pytest.raises(MissingExtraError, match=r"pip install \"m3-retrievers\[plot\]\""):
-        why.plot()
-    with pytest.raises(InputError, match="width"):
-        why.plot(width=0)
-
-
 def test_an_explanation_says_when_the_index_is_no_longer_the_searched_one(encoder):
     retriever = filled(encoder, legs=("dense", "bm25"))
     hit = retriever.search("the page", k=1)[0]
@@ -450,15 +385,6 @@ def test_decomposed_hangul_is_found():
     text = unicodedata.normalize("NFD", "한국어 페이지")
     ((start, end),) = occurrences("한국어", text, BM25())
     assert unicodedata.normalize("NFC", text[start:end]) == "한국어"
-
-
-def test_a_label_that_no_font_draws_is_its_place(monkeypatch):
-    held = {"plain": frozenset(map(ord, "ab…")), "far": frozenset(map(ord, "図")), "none": set()}
-    monkeypatch.setattr(plot, "_families", lambda: {name: name for name in held})
-    monkeypatch.setattr(plot, "_glyphs", held.__getitem__)
-    families, drawn = plot._fonts(["▁ab", "図", "ह"])
-    assert families == ["plain", "far"]
-    assert plot._labels(["▁ab", "図", "ह"], range(3), drawn) == ["ab", "図", "#3"]
 
 
 def test_a_document_that_was_not_found_is_explained_by_its_id(retriever):

@@ -474,3 +474,30 @@ def test_writing_into_stored_vectors_changes_no_answer():
     for numbers in (found.dense, found.sparse.data, found.colbert.vectors):
         numbers[:] = 0
     same(answers(index), before)
+
+
+def test_words_of_deleted_documents_are_neither_saved_nor_kept_at_compaction(tmp_path):
+    index = LocalIndex(modes=(), weighting=BM25())
+    index.add([Record("a", "river secret"), Record("b", "river page")], Representations())
+    index.delete(["a"])
+    before = index.recall(Query("river page"), "bm25", k=5)
+    index.save(tmp_path)
+    assert not any(b"secret" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    loaded = LocalIndex.load(tmp_path, weighting=BM25.from_state)
+    after = loaded.recall(Query("river page"), "bm25", k=5)
+    assert (after.ids, after.scores.tolist()) == (before.ids, before.scores.tolist())
+    index.add([Record(f"x{n}", f"word{n}") for n in range(1_500)], Representations())
+    index.delete([f"x{n}" for n in range(1_500)])
+    assert index.weighting.column("word7") is None
+    assert index.recall(Query("river page"), "bm25", k=5).ids == ("b",)
+    index.add([Record("c", "word7 secret")], Representations())
+    assert index.recall(Query("word7"), "bm25", k=5).ids == ("c",)
+
+
+@pytest.mark.parametrize("given", ["text", {"id": "a"}, [{"id": "a"}], ["text"], None, [None]])
+def test_what_is_no_list_of_records_is_refused(given):
+    index = LocalIndex(modes=())
+    for put in (index.add, index.upsert):
+        with pytest.raises(InputError, match="expects"):
+            put(given, Representations())
+    assert len(index) == 0

@@ -8,11 +8,13 @@ from pathlib import Path
 from m3_retrievers.cli.console import grid, messages, results
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
-from m3_retrievers.evaluation.benchmark import Protocol, evaluate, represent
+from m3_retrievers.evaluation.benchmark import evaluate, represent
 from m3_retrievers.evaluation.datasets import Collection, read_collection
 from m3_retrievers.evaluation.metrics import interval
+from m3_retrievers.evaluation.modes import LABELS
+from m3_retrievers.evaluation.protocol import ProtocolName
 from m3_retrievers.evaluation.published import published
-from m3_retrievers.evaluation.report import LABELS, Evaluation, is_saved
+from m3_retrievers.evaluation.report import Evaluation, is_saved
 from m3_retrievers.evaluation.significance import compare
 from m3_retrievers.evaluation.tuning import Tuned, tune_weights
 from m3_retrievers.types.plan import HybridWeights
@@ -23,7 +25,7 @@ def run(
     *,
     model: str,
     split: str,
-    protocol: Protocol,
+    protocol: ProtocolName,
     modes: Sequence[str],
     measures: Sequence[str],
     max_length: int,
@@ -46,27 +48,15 @@ def run(
             )
         found = Evaluation.load(folder)
     else:
-        encoder = M3Encoder.from_pretrained(model, document_max_length=max_length)
-        collection = read_collection(folder, split=split)
-        chosen = HybridWeights(*weights) if weights else None
-        vectors = None
-        if tune is not None:
-            tuning, collection = _sides(folder, tune, collection)
-            vectors = represent(encoder, collection, show_progress=True)
-            tuned = tune_weights(
-                encoder, tuning, collection, representations=vectors, show_progress=True
-            )
-            chosen = tuned.weights
-            _print_tuned(tuned, tuning, collection)
-        found = evaluate(
-            encoder,
-            collection,
+        found = _measured(
+            M3Encoder.from_pretrained(model, document_max_length=max_length),
+            folder,
+            split=split,
             protocol=protocol,
             modes=modes or None,
-            weights=chosen,
             measures=measures or None,
-            representations=vectors,
-            show_progress=True,
+            weights=HybridWeights(*weights) if weights else None,
+            tune=tune,
         )
     _print(found)
     if out is not None:
@@ -74,6 +64,40 @@ def run(
         messages.print(f"Runs, results.json and table.md are in {out}.", highlight=False)
     if against is not None:
         _compare(Evaluation.load(against), found)
+
+
+def _measured(
+    encoder: M3Encoder,
+    folder: Path,
+    *,
+    split: str,
+    protocol: ProtocolName,
+    modes: Sequence[str] | None,
+    measures: Sequence[str] | None,
+    weights: HybridWeights | None,
+    tune: str | None,
+) -> Evaluation:
+    """Return the evaluation of a model on a folder's split, with tuned weights where asked to."""
+    collection = read_collection(folder, split=split)
+    vectors = None
+    if tune is not None:
+        tuning, collection = _sides(folder, tune, collection)
+        vectors = represent(encoder, collection, show_progress=True)
+        tuned = tune_weights(
+            encoder, tuning, collection, representations=vectors, show_progress=True
+        )
+        weights = tuned.weights
+        _print_tuned(tuned, tuning, collection)
+    return evaluate(
+        encoder,
+        collection,
+        protocol=protocol,
+        modes=modes,
+        weights=weights,
+        measures=measures,
+        representations=vectors,
+        show_progress=True,
+    )
 
 
 def _sides(folder: Path, tune: str, collection: Collection) -> tuple[Collection, Collection]:
@@ -96,20 +120,20 @@ def _print_tuned(tuned: Tuned, tuning: Collection, report: Collection) -> None:
 
 def _print(found: Evaluation) -> None:
     measures = list(next(iter(found.values.values())))
-    theirs = published(found.collection)
-    columns = [*measures, *([f"BGE-M3 {theirs.measure}"] if theirs else [])]
+    beside = published(found.collection)
+    columns = [*measures, *([f"BGE-M3 {beside.measure}"] if beside else [])]
     table = grid("mode", *columns, title=found.caption(), numbers=columns)
     for mode, values in found.values.items():
         cells = []
         for name in measures:
             low, high = interval(values[name])
             cells.append(f"{values[name].mean():.4f} ({low:.3f}–{high:.3f})")
-        if theirs:
-            cells.append(theirs.figures.get(mode, ""))
+        if beside:
+            cells.append(beside.figures.get(mode, ""))
         table.add_row(LABELS[mode], *cells)
     results().print(table)
-    if theirs:
-        results().print(theirs.note(), style="dim", highlight=False)
+    if beside:
+        results().print(beside.note(), style="dim", highlight=False)
 
 
 def _compare(before: Evaluation, after: Evaluation) -> None:

@@ -64,9 +64,9 @@ def comparison(shown: Comparison) -> str:
         [
             safe(name),
             *("–" if share is None else f"{share:.4f}" for share in (left, right)),
-            told,
+            difference,
         ]
-        for name, told, _, left, right in modes
+        for name, difference, _, left, right in modes
     ]
     rows.append(
         [
@@ -93,8 +93,8 @@ def _marked(text: str, parts: Sequence[Segment], spans: Sequence[Span]) -> str:
 
 
 def _gap(characters: int) -> str:
-    told = f'<span style="opacity:.6"> […&nbsp;{characters:,} characters&nbsp;…] </span>'
-    return told if characters > 0 else ""
+    omitted = f'<span style="opacity:.6"> […&nbsp;{characters:,} characters&nbsp;…] </span>'
+    return omitted if characters > 0 else ""
 
 
 def _mark(text: str, part: Segment) -> str:
@@ -112,22 +112,26 @@ def _mark(text: str, part: Segment) -> str:
 
 
 def _bar(shares: Mapping[str, float], score: float) -> str:
-    told = " &nbsp; ".join(
+    parts = " &nbsp; ".join(
         f"{swatch(mode)} {safe(name_of(mode))} {share:.4f}" for mode, share in shares.items()
     )
-    told = f" = {told}" if told else ""
-    return f"{strip(shares)}<div>score <b>{score:.4f}</b>{told}</div>"
+    total = f" = {parts}" if parts else ""
+    return f"{strip(shares)}<div>score <b>{score:.4f}</b>{total}</div>"
 
 
 def _legend(shown: Explanation) -> str:
-    told = []
+    entries = []
     if shown.lexical_terms:
         style = f"color:inherit;border-radius:.2em;background:rgba({COLOURS['sparse']},.45)"
-        told.append(f'<mark style="{style}">shared term</mark>')
+        entries.append(f'<mark style="{style}">shared term</mark>')
     if shown.alignment is not None:
         style = f"border-bottom:2px solid rgba({COLOURS['colbert']},.9)"
-        told.append(f'<span style="{style}">best match of a query token</span>')
-    return f'<div style="opacity:.85;font-size:90%">{" &nbsp; ".join(told)}</div>' if told else ""
+        entries.append(f'<span style="{style}">best match of a query token</span>')
+    return (
+        f'<div style="opacity:.85;font-size:90%">{" &nbsp; ".join(entries)}</div>'
+        if entries
+        else ""
+    )
 
 
 def _terms(title: str, terms: Sequence[tuple[str, str, float]]) -> str:
@@ -135,7 +139,9 @@ def _terms(title: str, terms: Sequence[tuple[str, str, float]]) -> str:
     if not terms:
         return ""
     most = max(abs(value) for _, _, value in terms) or 1.0
-    rows = [[safe(term), told, level(value / most)] for term, told, value in terms[:_TERMS_SHOWN]]
+    rows = [
+        [safe(term), number, level(value / most)] for term, number, value in terms[:_TERMS_SHOWN]
+    ]
     rest = len(terms) - len(rows)
     more = f'<div style="opacity:.75">and {rest} more terms</div>' if rest else ""
     return (

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, Protocol
 
+from m3_retrievers.types.hits import Hit
 from m3_retrievers.types.plan import name_of
 
 # Red, green, blue of each mode: readable as a tint on white and on black.
@@ -34,30 +34,13 @@ _CUT_WORD = re.compile(r"\s\S{0,20}$")
 _UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-class Answer(Protocol):
-    """What is shown of a ``Hit``, which lives in a row that may import this one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
-    @property
-    def scores(self) -> Mapping[str, float]: ...
-    @property
-    def contributions(self) -> Mapping[str, float]: ...
-
-
-def facts(title: str, told: Mapping[str, object]) -> str:
+def facts(title: str, values: Mapping[str, object]) -> str:
     """Return a title and a table of names and values: what an index or a retriever is."""
-    rows = [[safe(name), safe(value)] for name, value in told.items()]
+    rows = [[safe(name), safe(value)] for name, value in values.items()]
     return page(f"<b>{safe(title)}</b>{table([], rows)}")
 
 
-def hits(shown: Sequence[Answer]) -> str:
+def hits(shown: Sequence[Hit]) -> str:
     """Return a table of hits: place, id, text, and each mode's own score."""
     if not shown:
         return page('<div style="opacity:.75">No hits.</div>')
@@ -67,20 +50,20 @@ def hits(shown: Sequence[Answer]) -> str:
     rows = []
     for number, hit in enumerate(shown, start=1):
         text = shortened(hit.text, _TEXT_SHOWN)
-        told = (
+        cell = (
             f'<div style="opacity:.75">{where(hit)}</div>'
             f'<div dir="auto" style="{TEXT};margin:0">{safe(text)}</div>'
             f"{strip(hit.contributions)}"
         )
         scores = [f"{hit.scores[mode]:.3f}" if mode in hit.scores else "–" for mode in modes]
-        rows.append([str(number), told, f"<b>{hit.score:.3f}</b>", *scores])
+        rows.append([str(number), cell, f"<b>{hit.score:.3f}</b>", *scores])
     return page(table(heads, rows, text_column=1) + _mode_legend(shown))
 
 
-def _mode_legend(shown: Sequence[Answer]) -> str:
+def _mode_legend(shown: Sequence[Hit]) -> str:
     modes = dict.fromkeys(mode for hit in shown for mode in hit.contributions)
-    told = " &nbsp; ".join(f"{swatch(mode)} {safe(name_of(mode))}" for mode in modes)
-    return f'<div style="opacity:.85">share of the score: {told}</div>' if told else ""
+    labels = " &nbsp; ".join(f"{swatch(mode)} {safe(name_of(mode))}" for mode in modes)
+    return f'<div style="opacity:.85">share of the score: {labels}</div>' if labels else ""
 
 
 def page(inside: str) -> str:
@@ -94,16 +77,26 @@ def page(inside: str) -> str:
 
 def safe(text: object) -> str:
     """Return any value's text with nothing in it that a page could take for markup."""
-    return escape(_UNPRINTABLE.sub("\ufffd", str(text)), quote=True)
+    return escape(printable(str(text)), quote=True)
 
 
-def where(hit: Answer) -> str:
+def printable(text: str) -> str:
+    """Return the text with one visible character for each that no page can hold."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def where(hit: Hit) -> str:
     """Return the hit's id and the start of its metadata on one line."""
     about = " · ".join(f"{key}: {value}" for key, value in hit.metadata.items())
     about = shortened(about, _METADATA_SHOWN)
     # an id that was made up says nothing after its beginning
-    id = f"{hit.id[:8]}…" if _UUID.fullmatch(hit.id) else shortened(hit.id, _METADATA_SHOWN)
+    id = f"{hit.id[:8]}…" if made_up(hit.id) else shortened(hit.id, _METADATA_SHOWN)
     return f"<b>{safe(id)}</b>" + (f" · {safe(about)}" if about else "")
+
+
+def made_up(id: str) -> bool:
+    """Return whether an id is one that ``add`` makes up: it says nothing to a reader."""
+    return _UUID.fullmatch(id) is not None
 
 
 def shortened(text: str, most: int) -> str:

@@ -1,183 +1,146 @@
-"""The alignment as a heat map: which query token found which document token."""
+"""Lists of hits as figures: what each mode gave, how its scores lie, what another search changes.
+
+Each function returns a matplotlib Figure (extra ``plot``), transparent and with mid-tone text,
+for light and dark pages; ``alt_text`` is its description, which notebooks take as the image's
+alternative text. ``figure.savefig("hits.png")`` writes it to a file.
+"""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.checks import check_k, require_package
-from m3_retrievers.errors import InputError, MissingOutputError
-from m3_retrievers.explain.explanation import Alignment, Explanation
-from m3_retrievers.explain.words import spelled
+from m3_retrievers.checks import check_k
+from m3_retrievers.display.figures import INK, colour, new_figure, style, themed
+from m3_retrievers.display.heat_map import heat_map as heat_map
+from m3_retrievers.display.labels import labels_of, name_of_hit, title_of
+from m3_retrievers.display.rank_changes import rank_changes as rank_changes
+from m3_retrievers.errors import InputError
+from m3_retrievers.types.hits import Hit
+from m3_retrievers.types.plan import name_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Families with wide coverage that systems commonly have; matplotlib's own comes first.
-_FAMILIES = (
-    "DejaVu Sans",
-    "Noto Sans",
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Noto Sans Devanagari",
-    "Noto Sans Thai",
-    "Noto Emoji",
-    "Source Han Sans",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Apple SD Gothic Neo",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "Nirmala UI",
-    "Segoe UI",
-)
-_LONGEST_LABEL = 16
+_BINS = 24
+# Hits that a description names.
+_DESCRIBED = 5
 
 
-def heat_map(explanation: Explanation, *, width: int = 24) -> Figure:
-    """Return the alignment (i, j) as a matplotlib Figure, each query token's best match ringed.
+def alt_text(figure: Figure) -> str:
+    """Return what a figure of this package shows, in words; "" for any other figure."""
+    return str(getattr(figure, "description", ""))
 
-    width: document tokens drawn at most. Of a longer document, the stretch of ``width``
-    tokens in which the best matches' similarities add up to most (the middle one of equals)
-    is drawn, and the title says how many best matches lie outside it. A token that no
-    installed font can spell is labelled ``#`` and its place.
 
-    Raises MissingExtraError without matplotlib, MissingOutputError where the model has no
-    ColBERT head, InputError for a text without tokens or a width below 1.
+def shares(hits: Sequence[Hit], *, title: str | None = None, most: int = 20) -> Figure:
+    """Return stacked bars: each mode's weighted share of the score, a bar a hit, best first.
+
+    A share below 0 stands left of the zero line. most: hits drawn. title: such as the query.
+    Raises InputError for no hits, or hits whose order comes from fusing ranks: they have no
+    shares; MissingExtraError without matplotlib.
     """
-    check_k(width, name="width")
-    alignment = explanation.alignment
-    if alignment is None:
-        raise MissingOutputError(
-            "plot expects an alignment, got none: the model has no ColBERT head. Use one that has."
+    check_k(most, name="most")
+    if not hits or not all(hit.contributions for hit in hits):
+        raise InputError(
+            f"shares expects hits of a hybrid search, got {len(hits)}, of which "
+            f"{sum(not hit.contributions for hit in hits)} have no shares. Search with "
+            "fusion=None, or draw their scores: plot_scores()."
         )
-    if not alignment.similarities.size:
-        raise InputError("plot expects a query and a document with tokens, got none on a side.")
-    require_package("matplotlib", module="matplotlib", extra="plot", purpose="plot()")
-    from matplotlib import patheffects, pyplot
-
-    first = best_stretch(alignment, width)
-    columns = range(first, min(first + width, alignment.similarities.shape[1]))
-    rows = range(len(alignment.similarities))
-    shown = alignment.similarities[:, columns.start : columns.stop]
-    size = (max(4.5, 2.2 + 0.3 * len(columns)), max(2.6, 1.9 + 0.3 * len(rows)))
-    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-    pyplot.close(figure)  # the caller's alone: a notebook would show it a second time
-    image = axes.imshow(shown, aspect="auto", cmap="viridis", interpolation="nearest")
-    inside = [(row, at) for row, at in enumerate(alignment.best.tolist()) if at in columns]
-    axes.scatter(
-        [at - first for _, at in inside],
-        [row for row, _ in inside],
-        s=60,
-        facecolors="none",
-        edgecolors="white",
-        linewidths=1.6,
-        path_effects=[patheffects.withStroke(linewidth=3.2, foreground="black")],
-    )
-    above, beside = explanation.document.vector_labels, explanation.query.vector_labels
-    families, drawn = _fonts([*(above[at] for at in columns), *beside])
-    across, down = _labels(above, columns, drawn), _labels(beside, rows, drawn)
-    # parse_math: a text's dollars are no formulas
-    style: dict[str, Any] = {"family": families, "parse_math": False, "fontsize": "small"}
-    axes.set_xticks(range(len(across)), across, rotation=90, **style)
-    axes.set_yticks(range(len(down)), down, **style)
-    numbered = [f"#{place + 1}" == label for place, label in zip(columns, across, strict=True)]
-    numbered += [f"#{place + 1}" == label for place, label in zip(rows, down, strict=True)]
-    axes.set_xlabel(
-        "document tokens" + (" (#n: no font here draws token n)" if any(numbered) else "")
-    )
-    axes.set_ylabel("query tokens")
-    axes.set_title(_title(alignment, columns, len(rows) - len(inside)), fontsize="medium")
-    figure.colorbar(image, ax=axes, label="similarity", pad=0.02)
+    drawn = hits[:most]
+    modes = list(dict.fromkeys(mode for hit in drawn for mode in hit.contributions))
+    names, families = labels_of(drawn)
+    with style():
+        figure = new_figure(8, 1.3 + 0.32 * len(drawn), _shares_description(hits, drawn))
+        axes = figure.subplots()
+        themed(axes)
+        rows = np.arange(len(drawn))
+        ends = np.zeros((2, len(drawn)))  # of what is below 0, and of what is above
+        for mode in modes:
+            values = np.array([hit.contributions.get(mode, 0.0) for hit in drawn])
+            left = np.where(values < 0, ends[0], ends[1])
+            axes.barh(rows, values, left=left, height=0.62, color=colour(mode), label=name_of(mode))
+            ends += np.minimum(values, 0), np.maximum(values, 0)
+        for row, hit in enumerate(drawn):
+            axes.annotate(
+                f" {hit.score:.3f}", (ends[1, row], row), va="center", fontsize="small", color=INK
+            )
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.margins(x=0.12)
+        axes.set_yticks(rows, names, family=families, parse_math=False)
+        axes.set_ylim(len(drawn) - 0.4, -0.6)
+        axes.set_xlabel("share of the score")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(modes), borderaxespad=0.2)
+        title_of(figure, title)
     return figure
 
 
-def best_stretch(alignment: Alignment, width: int) -> int:
-    """Return where the stretch of ``width`` document vectors with most in it begins.
+def _shares_description(hits: Sequence[Hit], drawn: Sequence[Hit]) -> str:
+    bars = [
+        f"{place}. {name_of_hit(hit)}: {hit.score:.3f} = "
+        + " + ".join(f"{name_of(mode)} {share:.3f}" for mode, share in hit.contributions.items())
+        for place, hit in enumerate(drawn[:_DESCRIBED], start=1)
+    ]
+    more = f"; and {len(drawn) - _DESCRIBED} more" if len(drawn) > _DESCRIBED else ""
+    return (
+        f"Stacked bars: each mode's share of the score, for {len(drawn)} of {len(hits)} hits. "
+        f"{'; '.join(bars)}{more}."
+    )
 
-    >>> best_stretch(Alignment(np.array([[0.1, 0.0, 0.9, 0.0, 0.0, 0.0]])), 3)
-    1
+
+def scores(hits: Sequence[Hit], *, title: str | None = None) -> Figure:
+    """Return how the scores of a list lie: a histogram a mode, each with its own scale.
+
+    A short line at the bottom is one hit, a triangle the first hit. Hits that a mode did not
+    score are left out of its histogram, and counted beside it. Raises InputError for hits
+    without scores, MissingExtraError without matplotlib.
     """
-    length = alignment.similarities.shape[1]
-    found: NDArray[np.float64] = np.zeros(length)
-    np.add.at(found, alignment.best, np.maximum(alignment.maxima, 0.0))
-    if length <= width:
-        return 0
-    sums = np.convolve(found, np.ones(width), mode="valid")
-    best = np.flatnonzero(sums > sums.max() - 1e-6)  # what adds up in another order may differ
-    return int(best[(len(best) - 1) // 2])
+    modes = list(dict.fromkeys(mode for hit in hits for mode in hit.scores))
+    if not modes:
+        raise InputError(f"scores expects hits with scores, got {len(hits)} without any.")
+    values = {
+        mode: np.array([hit.scores[mode] for hit in hits if mode in hit.scores]) for mode in modes
+    }
+    lines = {mode: _summary(mode, found, hits) for mode, found in values.items()}
+    description = f"Histograms of the scores of {len(hits)} hits. " + " ".join(lines.values())
+    with style():
+        figure = new_figure(8, 0.6 + 1.15 * len(modes), description)
+        panels = figure.subplots(len(modes), squeeze=False)[:, 0]
+        for panel, (mode, found) in zip(panels, values.items(), strict=True):
+            themed(panel)
+            _histogram(panel, mode, found, hits[0].scores.get(mode))
+            panel.set_title(lines[mode].rstrip("."), fontsize="small")
+        panels[-1].set_xlabel("score, each mode on its own scale   | a hit   ▼ the first hit")
+        title_of(figure, title)
+    return figure
 
 
-def _title(alignment: Alignment, columns: range, outside: int) -> str:
-    title = f"ColBERT {alignment.score:.3f} = mean of the ringed best matches"
-    length = alignment.similarities.shape[1]
-    if len(columns) < length:
-        title += (
-            f"\ndocument tokens {columns.start + 1:,}–{columns.stop:,} of {length:,}; "
-            f"{outside} of {len(alignment.similarities)} best matches lie outside"
-        )
-    return title
+def _summary(mode: str, found: NDArray[np.float64], hits: Sequence[Hit]) -> str:
+    first = hits[0].scores.get(mode)
+    missing = len(hits) - len(found)
+    return (
+        f"{name_of(mode)}: {found.min():.3f} to {found.max():.3f}, median {np.median(found):.3f}"
+        + (f", first hit {first:.3f}" if first is not None else "")
+        + (f", {missing} of {len(hits)} not scored" if missing else "")
+        + "."
+    )
 
 
-def _labels(labels: Sequence[str], places: range, drawn: frozenset[str]) -> list[str]:
-    return [_readable(labels[place], place, drawn) for place in places]
-
-
-def _readable(label: str, place: int, drawn: frozenset[str]) -> str:
-    """Return a token's spelling, of characters in ``drawn``, else its place."""
-    text = spelled(label)
-    if len(text) > _LONGEST_LABEL:
-        text = f"{text[: _LONGEST_LABEL - 1]}…"
-    return text if drawn.issuperset(text) else f"#{place + 1}"
-
-
-def _fonts(labels: Iterable[str]) -> tuple[list[str], frozenset[str]]:
-    """Return families that draw the labels between them, and the characters they draw.
-
-    A family is taken only where it draws something that those before it do not, so a machine
-    with many fonts opens few of them.
-    """
-    wanted = {one for label in labels for one in f"{spelled(label)}…"}
-    open_ = {one for one in wanted if unicodedata.category(one)[0] not in "CZ"}
-    chosen: list[str] = []
-    drawn: set[str] = set()
-    for family, path in _families().items():
-        if not open_ - drawn and chosen:
-            break
-        more = {one for one in open_ - drawn if ord(one) in _glyphs(path)}
-        if more or not chosen:
-            chosen.append(family)
-            drawn |= more
-    return chosen, frozenset(drawn)
-
-
-@cache
-def _families() -> dict[str, str]:
-    """Return the file of each regular family, matplotlib's own and the widely known ones first."""
-    from matplotlib import font_manager
-
-    there = {
-        font.name: font.fname
-        for font in font_manager.fontManager.ttflist
-        if font.style == "normal" and font.weight == 400 and "Last Resort" not in font.name
-    }  # the last resort draws a box with a name in it for everything
-    order = (*(family for family in _FAMILIES if family in there), *sorted(there))
-    return {family: there[family] for family in order}
-
-
-@cache
-def _glyphs(path: str) -> frozenset[int]:
-    """Return the code points that a font file can draw."""
-    from matplotlib import font_manager
-
-    return frozenset(font_manager.get_font(path).get_charmap())
+def _histogram(
+    axes: Axes,
+    mode: str,
+    found: NDArray[np.float64],
+    first: float | None,
+) -> None:
+    counts, edges = np.histogram(found, bins=_BINS)
+    axes.stairs(counts, edges, fill=True, color=colour(mode), alpha=0.7)
+    top = int(counts.max())
+    axes.plot(found, np.full(len(found), -0.12 * top), "|", color=INK, markersize=7)
+    if first is not None:
+        axes.plot([first], [1.18 * top], "v", color=colour(mode), markersize=8)
+    axes.set_ylim(-0.25 * top, 1.4 * top)
+    axes.set_yticks([0, top])
+    axes.set_ylabel("hits")

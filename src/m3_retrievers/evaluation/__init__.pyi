@@ -3,8 +3,13 @@ from .benchmark import represent as represent
 from .datasets import Collection as Collection
 from .datasets import read_collection as read_collection
 from .metrics import interval as interval
+from .protocol import EvaluationProtocol as EvaluationProtocol
 from .report import Evaluation as Evaluation
 from .significance import Comparison as Comparison
 from .significance import compare as compare
+from .trec import read_qrels as read_qrels
+from .trec import read_run as read_run
+from .trec import write_qrels as write_qrels
+from .trec import write_run as write_run
 from .tuning import Tuned as Tuned
 from .tuning import tune_weights as tune_weights

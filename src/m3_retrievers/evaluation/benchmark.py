@@ -1,54 +1,29 @@
-"""A model on a test collection: every mode by one of two protocols.
-
-``"union"`` is ours: a single mode ranks every document; a hybrid ranks the union of what its
-legs recall, every missing score computed exactly. ``"paper"`` is that of BGE-M3 (arXiv
-2402.03216, section 4 and appendix): dense and sparse to depth 1000; Dense+Sparse over the union,
-where a score a leg did not recall counts 0; Multi-vector and All re-rank the dense top 200.
-In both, a document that shares no term with a query is not retrieved by a lexical leg.
-"""
+"""A model on a test collection: every mode's ranking, by a protocol, and how good it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from m3_retrievers import scoring
-from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.datasets import Collection
-from m3_retrievers.evaluation.metrics import MEASURES, measure, reach
+from m3_retrievers.evaluation.metrics import MEASURES, measure
+from m3_retrievers.evaluation.modes import chosen
+from m3_retrievers.evaluation.protocol import BestRows, EvaluationProtocol, ProtocolName
 from m3_retrievers.evaluation.published import published
-from m3_retrievers.evaluation.report import Evaluation, Run
+from m3_retrievers.evaluation.report import Evaluation
 from m3_retrievers.evaluation.scores import BLOCK, Block, Scorer, word_bm25
+from m3_retrievers.evaluation.trec import RankedRun
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.scoring.top import top_k
-from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import HybridWeights, Mode
 from m3_retrievers.types.representations import Output, Representations
 
-Protocol: TypeAlias = Literal["union", "paper"]
-# Each row of the paper's tables: the modes whose scores it adds.
-PARTS: Mapping[str, tuple[Mode, ...]] = {
-    "dense": ("dense",),
-    "sparse": ("sparse",),
-    "colbert": ("colbert",),
-    "bm25": ("bm25",),
-    "dense+sparse": ("dense", "sparse"),
-    "dense+bm25": ("dense", "bm25"),
-    "all": ("dense", "sparse", "colbert"),
-}
-_PAPER_DEPTH = 1000
-_PAPER_RERANKED = 200
-_SPARSE_NOTE = "no sparse head: the lexical part of 'all' is BM25"
-# Documents kept a query, where no measure looks further.
-_KEPT = 100
 _PACKAGES = ("m3-retrievers", "torch", "transformers", "ir-measures")
 
 
@@ -57,10 +32,8 @@ def evaluate(
     collection: Collection,
     *,
     modes: Sequence[str] | None = None,
-    protocol: Protocol = "union",
+    protocol: EvaluationProtocol | ProtocolName = "union",
     weights: HybridWeights | None = None,
-    recall: int = 100,
-    depth: int | None = None,
     measures: Sequence[str] | None = None,
     representations: tuple[Representations, Representations] | None = None,
     bm25: BM25 | None = None,
@@ -68,70 +41,58 @@ def evaluate(
 ) -> Evaluation:
     """Return what each mode retrieves and how good it is.
 
-    modes: of ``PARTS``; None is all that the model can do. weights: None is the model's own.
-    recall: documents each leg of a hybrid recalls (``"union"``). depth: documents kept a query;
-    None is 100, or as far as the measures look. measures: names as ir-measures writes them; None
-    is nDCG@10, R@100, RR@10 and that of the published figures. representations: of queries and
-    documents, from ``represent``, to save encoding again. bm25: None counts words, English stop
-    words dropped.
+    modes: such as ``["dense", "all"]``; None is all that the model can do. protocol: a name, or
+    a record with the depths. weights: None is the model's own. measures: names as ir-measures
+    writes them; None is nDCG@10, R@100, RR@10 and that of the published figures.
+    representations: of queries and documents, from ``represent``, to save encoding again. bm25:
+    None counts words, English stop words dropped.
 
     Raises InputError for an unknown mode, protocol or measure, a depth above which a measure
     looks, or representations of another collection; MissingExtraError without the extra
     ``evaluate``.
     """
-    if protocol not in get_args(Protocol):
-        raise InputError(f"protocol expects 'union' or 'paper', got {protocol!r}.")
-    check_k(recall, name="recall")
-    measures = _measures(collection) if measures is None else measures
-    depth = _depth(depth, measures)
-    parts, notes = _parts(modes, encoder)
+    protocol = EvaluationProtocol.of(protocol)
+    measures = _usual_measures(collection) if measures is None else measures
+    depth = protocol.kept(measures)
     weights = weights or encoder.default_weights
-    if modes is None:
-        # a hybrid of modes that all weigh 0 is nothing to measure, unless it was asked for
-        idle = [name for name, each in parts.items() if len(each) > 1 and not _some(weights, each)]
-        parts = {name: each for name, each in parts.items() if name not in idle}
-        notes += tuple(f"left out: {name} (its weights are 0)" for name in idle)
-    if protocol == "paper" and any("colbert" in names for names in parts.values()):
-        notes += (f"with ColBERT, the dense top {_PAPER_RERANKED} reordered",)
-    needed = tuple(dict.fromkeys(mode for names in parts.values() for mode in names))
-    queries, documents = representations or represent(
+    components, notes = chosen(modes, encoder, weights)
+    needed = tuple(dict.fromkeys(mode for several in components.values() for mode in several))
+    vectors = representations or represent(
         encoder, collection, outputs=needed, show_progress=show_progress
     )
     bm25 = bm25 or word_bm25()
-    scorer = Scorer(
-        queries,
-        documents,
-        query_texts=list(collection.queries.values()),
-        document_texts=list(collection.documents.values()),
-        modes=needed,
-        bm25=bm25,
-    )
-    ids = np.array(list(collection.documents), object)
-    query_ids = list(collection.queries)
-    runs: dict[str, Run] = {name: {} for name in parts}
-    blocks = -(-len(query_ids) // BLOCK)
-    for block in tqdm(scorer, total=blocks, disable=not show_progress, desc="score"):
-        for name, names in parts.items():
-            for row, (rows, scores) in enumerate(
-                _ranked(block, names, weights, protocol, recall=recall, depth=depth)
-            ):
-                runs[name][query_ids[block.first + row]] = (ids[rows].tolist(), scores.tolist())
+    rank = partial(protocol.ranked, weights=weights, depth=depth)
+    scorer = Scorer.over(collection, vectors, modes=needed, bm25=bm25)
+    runs = _runs(scorer, collection, components, rank, show_progress=show_progress)
     return Evaluation(
-        collection=collection.name,
-        split=collection.split,
-        documents=len(collection.documents),
-        model=encoder.name,
-        fingerprint=encoder.fingerprint,
-        versions={name: version(name) for name in _PACKAGES},
-        settings=_settings(encoder, bm25, depth=depth, measures=measures),
-        protocol=protocol,
+        **_about(encoder, collection, bm25, depth=depth, measures=measures),
+        protocol=protocol.name,
         weights=weights,
-        recall=recall if protocol == "union" else _PAPER_DEPTH,
-        notes=notes,
+        recall=protocol.leg_depth,
+        notes=notes + protocol.notes(needed),
         values={name: measure(run, collection.qrels, measures) for name, run in runs.items()},
-        query_ids=tuple(query_ids),
         runs=runs,
     )
+
+
+def _runs(
+    scorer: Scorer,
+    collection: Collection,
+    components: Mapping[str, tuple[Mode, ...]],
+    rank: Callable[[Block, tuple[Mode, ...]], BestRows],
+    *,
+    show_progress: bool,
+) -> dict[str, RankedRun]:
+    """Return what each mode retrieves for each query."""
+    ids, query_ids = np.array(list(collection.documents), object), list(collection.queries)
+    runs: dict[str, RankedRun] = {name: {} for name in components}
+    blocks = -(-len(query_ids) // BLOCK)
+    for block in tqdm(scorer, total=blocks, disable=not show_progress, desc="score"):
+        for name, several in components.items():
+            ranked = zip(query_ids[block.first :], rank(block, several), strict=False)
+            for query, (rows, scores) in ranked:
+                runs[name][query] = (ids[rows].tolist(), scores.tolist())
+    return runs
 
 
 def represent(
@@ -167,110 +128,30 @@ def represent(
     return queries, Representations.concatenate(chunks)
 
 
-def _parts(
-    modes: Sequence[str] | None, encoder: M3Encoder
-) -> tuple[dict[str, tuple[Mode, ...]], tuple[str, ...]]:
-    """Return the modes that can be run, and what a reader must know about them."""
-    asked = list(PARTS) if modes is None else list(modes)
-    unknown = [name for name in asked if name not in PARTS]
-    if unknown or not asked:
-        raise InputError(f"modes expects some of {list(PARTS)}, got {asked!r}.")
-    has = {*encoder.outputs, "bm25"}
-    found: dict[str, tuple[Mode, ...]] = {}
-    notes = []
-    for name in asked:
-        names = PARTS[name]
-        stands_in = name == "all" and "sparse" not in has
-        if stands_in:
-            names = ("dense", "bm25", "colbert")
-        if has.issuperset(names):
-            found[name] = names
-            notes += [_SPARSE_NOTE] if stands_in else []
-        elif modes is not None:
-            raise InputError(f"mode {name!r} expects {names}, got a model with {encoder.outputs}.")
-        else:
-            notes.append(f"left out: {name}")
-    return found, tuple(notes)
-
-
-def _measures(collection: Collection) -> tuple[str, ...]:
+def _usual_measures(collection: Collection) -> tuple[str, ...]:
     """Return the usual measures and that of the collection's published figures."""
-    theirs = published(collection.name)
-    return tuple(dict.fromkeys([*MEASURES, *([theirs.measure] if theirs else [])]))
+    beside = published(collection.name)
+    return tuple(dict.fromkeys([*MEASURES, *([beside.measure] if beside else [])]))
 
 
-def _depth(depth: int | None, measures: Sequence[str]) -> int:
-    """Return how many documents a query to keep; InputError where a measure looks further."""
-    needed = reach(measures)
-    if depth is None:
-        return max(_KEPT, needed)
-    check_k(depth, name="depth")
-    if depth < needed:
-        raise InputError(
-            f"depth expects at least {needed}, as far as {list(measures)} look, got {depth}."
-        )
-    return depth
-
-
-def _settings(
-    encoder: M3Encoder, bm25: BM25, *, depth: int, measures: Sequence[str]
-) -> dict[str, Any]:
-    """Return what else shaped the figures, as JSON."""
+def _about(
+    encoder: M3Encoder, collection: Collection, bm25: BM25, *, depth: int, measures: Sequence[str]
+) -> Mapping[str, Any]:
+    """Return what shaped the figures, as fields of an ``Evaluation``; settings are JSON."""
     words = {name: getattr(bm25, name) for name in ("variant", "idf", "k1", "b")}
     words["tokenizer"] = getattr(bm25.tokenizer, "state", dict)()
     return {
-        "encoder": asdict(encoder.settings) | {"dtype": str(encoder.dtype)},
-        "bm25": words,
-        "depth": depth,
-        "measures": list(measures),
+        "collection": collection.name,
+        "split": collection.split,
+        "documents": len(collection.documents),
+        "query_ids": tuple(collection.queries),
+        "model": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "versions": {name: version(name) for name in _PACKAGES},
+        "settings": {
+            "encoder": asdict(encoder.settings) | {"dtype": str(encoder.dtype)},
+            "bm25": words,
+            "depth": depth,
+            "measures": list(measures),
+        },
     }
-
-
-def _ranked(
-    block: Block,
-    names: tuple[Mode, ...],
-    weights: HybridWeights,
-    protocol: Protocol,
-    *,
-    recall: int,
-    depth: int,
-) -> list[tuple[NDArray[np.int64], Floats]]:
-    """Return for each query of a block the best rows and their scores."""
-    if len(names) == 1 and (protocol == "union" or names[0] != "colbert"):
-        return _best(block.scores[names[0]], block.matched(names[0]), depth)
-    shares: dict[str, Floats] = {mode: block.shares(mode) for mode in names}
-    if protocol == "paper" and "colbert" in names:
-        found = block.recalled("dense", _PAPER_RERANKED)
-    else:
-        reached = _PAPER_DEPTH if protocol == "paper" else recall
-        legs = [mode for mode in names if mode != "colbert"]
-        recalled = {leg: block.recalled(leg, reached) for leg in legs}
-        found = np.logical_or.reduce(list(recalled.values()))
-        if protocol == "paper":
-            shares = {leg: np.where(recalled[leg], shares[leg], 0.0) for leg in legs}
-    if len(names) == 1:
-        return _best(shares[names[0]], found, depth)
-    return _best(scoring.hybrid(shares, _positive(weights, names)), found, depth)
-
-
-def _best(
-    scores: Floats, found: NDArray[np.bool_], depth: int
-) -> list[tuple[NDArray[np.int64], Floats]]:
-    """Return for each query the best rows among those found, and their scores."""
-    ranked = []
-    for values, mask in zip(scores, found, strict=True):
-        rows = top_k(values, depth, candidates=mask)
-        ranked.append((rows, values[rows]))
-    return ranked
-
-
-def _positive(weights: HybridWeights, names: tuple[Mode, ...]) -> HybridWeights:
-    """Return the weights for some modes; InputError where all of them weigh 0."""
-    if not _some(weights, names):
-        raise InputError(f"{names} expect a weight above 0, got {weights}.")
-    return weights
-
-
-def _some(weights: HybridWeights, names: tuple[Mode, ...]) -> bool:
-    """Return whether any of some modes has a weight above 0."""
-    return any(getattr(weights, "sparse" if mode == "bm25" else mode) > 0 for mode in names)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
-from m3_retrievers.evaluation.report import Run
+from m3_retrievers.evaluation.trec import RankedRun, to_column
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
 # What a measure without a cutoff (AP, RR) looks at: TREC's own depth.
@@ -21,7 +21,7 @@ _AT_ONCE = 1 << 20
 
 
 def measure(
-    run: Run, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]
+    run: RankedRun, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Return (q,) values a measure, in the order of the run's queries.
 
@@ -33,12 +33,16 @@ def measure(
 
     # Places, not scores: trec_eval compares float32 and puts equal scores in the order of their
     # ids, falling, and the provider of RR@10 rising. Places leave nothing to decide.
+    # Ids as in a file: its C library ends them at a NUL, and crashes on a lone surrogate.
     placed = {
-        query: {id: float(-place) for place, id in enumerate(ids)}
+        to_column(query): {to_column(id): float(-place) for place, id in enumerate(ids)}
         for query, (ids, _) in run.items()
     }
-    judged = {query: dict(qrels[query]) for query in run}
-    row = {query: at for at, query in enumerate(run)}
+    judged = {
+        to_column(query): {to_column(id): grade for id, grade in qrels[query].items()}
+        for query in run
+    }
+    row = {query: at for at, query in enumerate(placed)}
     values = {name: np.zeros(len(run)) for name in known}
     name_of = {one: name for name, one in known.items()}
     for found in ir_measures.iter_calc(list(known.values()), judged, placed):

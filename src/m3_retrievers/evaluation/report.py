@@ -7,26 +7,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.errors import DatasetError
+from m3_retrievers.evaluation.metrics import interval
+from m3_retrievers.evaluation.modes import LABELS
 from m3_retrievers.evaluation.published import published
+from m3_retrievers.evaluation.trec import RankedRun, write_run
 from m3_retrievers.types.plan import HybridWeights
 
-# Document ids and scores, best first, by query.
-Run: TypeAlias = dict[str, tuple[list[str], list[float]]]
-LABELS = {
-    "dense": "Dense",
-    "sparse": "Sparse",
-    "colbert": "Multi-vector",
-    "bm25": "BM25",
-    "dense+sparse": "Dense + Sparse",
-    "dense+bm25": "Dense + BM25",
-    "all": "All",
-}
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 _RESULTS = "results.json"
 
 
@@ -52,7 +48,7 @@ class Evaluation:
     notes: tuple[str, ...]
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
     query_ids: tuple[str, ...]
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Mapping[str, RankedRun] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         modes = ", ".join(self.values)
@@ -67,9 +63,27 @@ class Evaluation:
 
     def interval(self, mode: str, measure: str = "nDCG@10") -> tuple[float, float]:
         """Return the 95 % bootstrap confidence interval of ``mean``."""
-        from m3_retrievers.evaluation.metrics import interval
-
         return interval(self.values[mode][measure])
+
+    def to_pandas(self, *, per_query: bool = False) -> DataFrame:
+        """Return a pandas DataFrame with a row for each mode and measure.
+
+        Columns: mode, measure, mean, low and high, the ends of its 95 % bootstrap interval. With
+        ``per_query`` a row a query too: mode, measure, query, value. Raises MissingExtraError
+        without pandas.
+
+        ``frame.pivot(index="mode", columns="measure", values="mean")`` sets modes against
+        measures.
+        """
+        require_package("pandas", module="pandas", extra="pandas", purpose="to_pandas()")
+        from pandas import DataFrame
+
+        each = [(m, name, v) for m, found in self.values.items() for name, v in found.items()]
+        if per_query:
+            rows = [(m, n, *one) for m, n, v in each for one in zip(self.query_ids, v, strict=True)]
+            return DataFrame(rows, columns=["mode", "measure", "query", "value"])
+        means = [(m, name, float(v.mean()), *interval(v)) for m, name, v in each]
+        return DataFrame(means, columns=["mode", "measure", "mean", "low", "high"])
 
     def _repr_markdown_(self) -> str:
         return self.table()
@@ -77,17 +91,17 @@ class Evaluation:
     def table(self) -> str:
         """Return the means with 95 % bootstrap intervals as Markdown, published figures beside."""
         measures = list(next(iter(self.values.values())))
-        theirs = published(self.collection)
-        head = ["mode", *measures, *([f"BGE-M3, {theirs.measure} (published)"] if theirs else [])]
-        notes = [self.caption(), *([theirs.note()] if theirs else [])]
+        beside = published(self.collection)
+        head = ["mode", *measures, *([f"BGE-M3, {beside.measure} (published)"] if beside else [])]
+        notes = [self.caption(), *([beside.note()] if beside else [])]
         lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
         for mode, found in self.values.items():
             cells = [LABELS[mode]]
             for name in measures:
                 low, high = self.interval(mode, name)
                 cells.append(f"{found[name].mean():.4f} ({low:.3f} to {high:.3f})")
-            if theirs:
-                cells.append(theirs.figures.get(mode, ""))
+            if beside:
+                cells.append(beside.figures.get(mode, ""))
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join([*lines, "", *notes])
 
@@ -104,18 +118,12 @@ class Evaluation:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write results.json, table.md and a TREC run a mode into a folder.
 
-        In a run a score that ties with the one before is lowered by the least float32, so that
-        every tool reads the same order and finds the same figures.
+        ``trec`` says how a run keeps ties apart and ids whole; ``read_run`` reads it back.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for mode, run in self.runs.items():
-            lines = (
-                f"{query} Q0 {id} {rank} {score:.9g} {mode}\n"
-                for query, (ids, scores) in run.items()
-                for rank, (id, score) in enumerate(zip(ids, _falling(scores), strict=True), 1)
-            )
-            (folder / f"{mode}.trec").write_text("".join(lines), "utf-8")
+            write_run(folder / f"{mode}.trec", run, tag=mode)
         (folder / _RESULTS).write_text(json.dumps(self.to_dict(), indent=1) + "\n", "utf-8")
         (folder / "table.md").write_text(self.table() + "\n", "utf-8")
 
@@ -162,18 +170,6 @@ class Evaluation:
 def is_saved(folder: Path) -> bool:
     """Return whether a folder holds what ``Evaluation.save`` writes."""
     return (folder / _RESULTS).is_file()
-
-
-def _falling(scores: list[float]) -> list[float]:
-    """Return descending scores as float32 values, each below the one before it.
-
-    >>> [f"{score:.9g}" for score in _falling([2.0, 1.0, 1.0, 1.0])]
-    ['2', '1', '0.99999994', '0.999999881']
-    """
-    falling = np.asarray(scores, np.float32)
-    while (ties := np.flatnonzero(np.diff(falling) >= 0)).size:
-        falling[ties + 1] = np.nextafter(falling[ties], np.float32(-np.inf))
-    return [float(score) for score in falling]
 
 
 _PLAIN = (

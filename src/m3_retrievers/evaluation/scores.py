@@ -11,6 +11,7 @@ from scipy import sparse as sp
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
+from m3_retrievers.evaluation.datasets import Collection
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.lexical.tokenizers import WordTokenizer
 from m3_retrievers.scoring.top import top_k
@@ -98,7 +99,26 @@ class Scorer:
             self._bm25.fit(counts)
             self._impacts = self._bm25.impacts(counts)
 
+    @classmethod
+    def over(
+        cls,
+        collection: Collection,
+        representations: tuple[Representations, Representations],
+        *,
+        modes: Sequence[Mode],
+        bm25: BM25,
+    ) -> Scorer:
+        """Return the scorer of a collection; representations: of its queries and documents."""
+        return cls(
+            *representations,
+            query_texts=list(collection.queries.values()),
+            document_texts=list(collection.documents.values()),
+            modes=modes,
+            bm25=bm25,
+        )
+
     def __iter__(self) -> Iterator[Block]:
+        """Yield the scores of all queries, in order, a block at a time."""
         for first in range(0, len(self._texts), BLOCK):
             rows = slice(first, first + BLOCK)
             queries = self._queries[rows] if self._queries.outputs else self._queries

@@ -13,8 +13,9 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.benchmark import evaluate, represent
 from m3_retrievers.evaluation.datasets import Collection
 from m3_retrievers.evaluation.metrics import measure, reach
-from m3_retrievers.evaluation.report import Run
+from m3_retrievers.evaluation.modes import weight_name
 from m3_retrievers.evaluation.scores import Scorer, word_bm25
+from m3_retrievers.evaluation.trec import RankedRun
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.plan import HybridWeights, Mode
 from m3_retrievers.types.representations import Representations
@@ -73,9 +74,9 @@ def tune_weights(
         )
     settings = list(grid)
     means = np.zeros(len(settings))
-    theirs = representations or represent(encoder, report, show_progress=show_progress)
+    vectors = representations or represent(encoder, report, show_progress=show_progress)
     for one in several:
-        same = theirs[1] if one.documents == report.documents else None
+        same = vectors[1] if one.documents == report.documents else None
         found = represent(encoder, one, documents=same, show_progress=show_progress)
         means += grid_means(encoder, one, settings, metric=metric, representations=found)
     means /= len(several)
@@ -88,7 +89,7 @@ def tune_weights(
             modes=["all"],
             weights=weights,
             measures=[metric],
-            representations=theirs,
+            representations=vectors,
         ).mean("all", metric)
         for weights in (encoder.default_weights, best)
     )
@@ -108,20 +109,14 @@ def grid_means(
     modes: list[Mode] = [mode for mode in encoder.outputs if mode != "tokens"]
     if "sparse" not in modes:
         modes.append("bm25")
-    scorer = Scorer(
-        *representations,
-        query_texts=list(collection.queries.values()),
-        document_texts=list(collection.documents.values()),
-        modes=modes,
-        bm25=word_bm25(),
-    )
+    scorer = Scorer.over(collection, representations, modes=modes, bm25=word_bm25())
     depth = reach([metric])
     ids, query_ids = list(collection.documents), list(collection.queries)
-    runs: list[Run] = [{} for _ in grid]
+    runs: list[RankedRun] = [{} for _ in grid]
     for block in scorer:
         shares = np.stack([block.shares(mode) for mode in modes])  # (m, b, n)
         for run, weights in zip(runs, grid, strict=True):
-            each = [getattr(weights, "sparse" if mode == "bm25" else mode) for mode in modes]
+            each = [getattr(weights, weight_name(mode)) for mode in modes]
             totals = np.tensordot(np.asarray(each), shares, axes=1)
             for row, scores in enumerate(totals):
                 best = top_k(scores, depth)

@@ -38,15 +38,15 @@ class Comparison:
             verb = "ranks below"
         else:
             verb = "outranks" if self.difference > 0 else "ties with"
-        told = ", ".join(self._told(mode) for mode in self.modes)
-        return f"{first} {verb} {second} by {abs(self.difference):.3f}: {told}."
+        parts = ", ".join(self._part(mode) for mode in self.modes)
+        return f"{first} {verb} {second} by {abs(self.difference):.3f}: {parts}."
 
-    def _told(self, mode: str) -> str:
-        told = f"{name_of(mode)} {self.modes[mode]:+.3f}"
+    def _part(self, mode: str) -> str:
+        part = f"{name_of(mode)} {self.modes[mode]:+.3f}"
         lexical = mode in (self.a.lexical_mode, self.b.lexical_mode)
         largest = list(self.terms.items())[:3] if lexical else []
         named = ", ".join(f"{spelled(term)} {value:+.3f}" for term, value in largest)
-        return f"{told} ({named})" if named else told
+        return f"{part} ({named})" if named else part
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""

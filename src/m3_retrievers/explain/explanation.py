@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.checks import require_package
+from m3_retrievers.errors import MissingOutputError
 from m3_retrievers.types.hits import Hit
 from m3_retrievers.types.packed import Floats, TokenWeight
 from m3_retrievers.types.plan import Mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Span: TypeAlias = tuple[int, int]
 
@@ -164,6 +168,45 @@ class Explanation:
             for row, (column, similarity) in enumerate(rows)
         ]
         return {"score": alignment.score, "matches": matches}
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas DataFrame with a row for each shared term, the largest first by mode.
+
+        Columns: mode, term, score, share (what the term adds to the hit's score; NaN where its
+        mode adds nothing to it), query_weight, document_weight, query_spans, document_spans.
+        Raises MissingExtraError without pandas.
+        """
+        require_package("pandas", module="pandas", extra="pandas", purpose="to_pandas()")
+        from pandas import DataFrame
+
+        rows = []
+        for mode, found in self.terms.items():
+            total = self.hit.scores.get(mode)
+            factor = self.shares[mode] / total if mode in self.shares and total else math.nan
+            rows += [{"mode": mode, "share": one.score * factor, **asdict(one)} for one in found]
+        names = [field.name for field in fields(TermShare)]
+        return DataFrame(rows, columns=["mode", *names[:2], "share", *names[2:]])
+
+    def alignment_to_pandas(self) -> DataFrame:
+        """Return a pandas DataFrame with a row for each query token and its best match.
+
+        Columns: query_label, query_token, document_label, document_token, similarity; a token is
+        a place in ``query.tokens`` or ``document.tokens``, <NA> for a special token. The ColBERT
+        score is the mean of the similarities. Every other pair is in ``alignment.similarities``.
+        Raises MissingOutputError where the model has no ColBERT head, MissingExtraError without
+        pandas.
+        """
+        if self.alignment is None:
+            raise MissingOutputError(
+                "alignment_to_pandas expects an alignment, got none: the model has no ColBERT "
+                "head. Use one that has."
+            )
+        require_package("pandas", module="pandas", extra="pandas", purpose="to_pandas()")
+        from pandas import DataFrame
+
+        columns = ["query_label", "query_token", "document_label", "document_token", "similarity"]
+        frame = DataFrame(self._matches(self.alignment)["matches"], columns=columns)
+        return frame.astype({"query_token": "Int64", "document_token": "Int64"})
 
     def plot(self, *, width: int = 24) -> Figure:
         """Return a heat map of the alignment, a matplotlib Figure; see ``display.plots``."""

@@ -65,6 +65,10 @@ class TermWeighting(Protocol):
         """Return a term's column, None for one that no document has had."""
         ...
 
+    def compacted(self, counts: sp.csr_array) -> tuple[TermWeighting, sp.csr_array]:
+        """Return a weighting that knows the terms of these counts (n, v) alone, and (n, v')."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Return a JSON record from which the class's ``from_state`` rebuilds it."""
         ...

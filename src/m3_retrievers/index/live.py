@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -56,4 +57,9 @@ class LiveRows:
         """Mark rows, each of them alive so far, as deleted."""
         self.mask[rows] = False
         self.count -= len(rows)
+        self.generation = next(_GENERATIONS)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take a number of this process's own: another one counts from the start as well."""
+        self.__dict__.update(state)
         self.generation = next(_GENERATIONS)

@@ -14,7 +14,7 @@ from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.multivector import ColbertDtype
-from m3_retrievers.index.records import stored_record
+from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.index.storage import read_generation, write_generation
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table
@@ -98,7 +98,7 @@ class LocalIndex:
         is not there, InputError for counts or widths that do not fit and metadata that is not
         JSON.
         """
-        kept = [stored_record(record) for record in records]
+        kept = [stored_record(record) for record in check_records(records)]
         with self._lock:
             known = next((record.id for record in kept if record.id in self._table), None)
             if known is not None:
@@ -110,7 +110,7 @@ class LocalIndex:
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
         """Insert records, replacing those whose id is known; they move to the end."""
-        kept = [stored_record(record) for record in records]
+        kept = [stored_record(record) for record in check_records(records)]
         with self._lock:
             self._table.insert(kept, representations)
 
@@ -227,14 +227,15 @@ class LocalIndex:
         """
         with self._lock:
             stores, live = self._table.stores, self._table.live.rows
+            arrays, weighting = stores.arrays(live)
             write_generation(
                 folder,
-                arrays=stores.arrays(live),
+                arrays=arrays,
                 documents=self._table.records(live),
                 settings={
                     "modes": list(stores.stored),
                     "colbert_dtype": self.colbert_dtype,
-                    "weighting": stores.weighting and stores.weighting.state(),
+                    "weighting": weighting and weighting.state(),
                     "extra": dict(self.extra if extra is None else extra),
                 },
                 model=model,

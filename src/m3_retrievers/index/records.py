@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.values import fault_of, shown
@@ -48,3 +48,17 @@ def _refused(record: Record, key: str, value: object, fault: str) -> InputError:
         f"{record.id!r:.60} ({fault}). Turn it into a string or a number first, or into None "
         "where a value is missing."
     )
+
+
+def check_records(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records; InputError for what is no list of them."""
+    if isinstance(records, str | Mapping) or not isinstance(records, Sequence):
+        raise InputError(f"An index expects a list of Records, got {records!r:.80}.")
+    for position, record in enumerate(records):
+        if not isinstance(record, Record):
+            raise InputError(
+                f"An index expects Records, got {type(record).__name__} ({record!r:.60}) at "
+                f"position {position}. Make one with Record(id, text, metadata), or add texts "
+                "through a HybridRetriever."
+            )
+    return records

@@ -112,8 +112,11 @@ class Stores:
             colbert=self.colbert.packed.take(rows) if "colbert" in outputs else None,
         )
 
-    def arrays(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return all that is kept of the given rows as plain arrays; ``of_arrays`` reads them."""
+    def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], TermWeighting | None]:
+        """Return all that is kept of the given rows as plain arrays, and their weighting.
+
+        ``of_arrays`` reads them. The weighting knows the terms of these rows alone.
+        """
         arrays: dict[str, NDArray[Any]] = {}
         if "dense" in self.stored:
             arrays["dense.vectors"] = self.dense.rows[rows]
@@ -122,9 +125,10 @@ class Stores:
         if "colbert" in self.stored:
             packed = self.colbert.take(rows)
             arrays |= {"colbert.vectors": packed.vectors, "colbert.offsets": packed.offsets}
-        if self.weighted is not None:
-            arrays |= self.weighted.arrays(rows)
-        return arrays
+        if self.weighted is None:
+            return arrays, None
+        weighted = self.weighted.keep(rows)
+        return arrays | weighted.arrays(), weighted.weighting
 
     @classmethod
     def of_arrays(
@@ -153,15 +157,15 @@ class Stores:
 
     def keep(self, rows: Rows) -> Stores:
         """Return stores of the given rows alone."""
+        arrays, weighting = self.arrays(rows)
         # rows that adjoin come as a view, which would hold on to all the others
         owned = {
-            name: array if array.base is None else array.copy()
-            for name, array in self.arrays(rows).items()
+            name: array if array.base is None else array.copy() for name, array in arrays.items()
         }
         return Stores.of_arrays(
             owned,
             modes=self.stored,
-            weighting=self.weighting,
+            weighting=weighting,
             colbert_dtype=self.colbert.dtype,
         )
 

@@ -30,6 +30,10 @@ class WeightedIndex:
         self._parts = [] if counts is None else [counts]
         self._fitted: tuple[int, InvertedIndex] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the fit out: another process numbers its generations anew."""
+        return {**self.__dict__, "_fitted": None}
+
     def append(self, counts: sp.csr_array) -> None:
         """Add the counts (m, v) of documents, from ``weighting.count``."""
         self._parts.append(counts)
@@ -88,9 +92,17 @@ class WeightedIndex:
             self._fitted = live.generation, index
         return self._fitted[1]
 
-    def arrays(self, rows: Rows) -> dict[str, NDArray[Any]]:
-        """Return the counts of the given rows as plain arrays."""
-        return csr_arrays("bm25", sp.csr_array(self.counts[rows]))
+    def keep(self, rows: Rows) -> WeightedIndex:
+        """Return an index of the given rows alone, whose weighting knows their terms alone.
+
+        What only other rows said is in neither the counts nor the vocabulary.
+        """
+        weighting, counts = self.weighting.compacted(sp.csr_array(self.counts[rows]))
+        return WeightedIndex(weighting, counts)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the counts as plain arrays."""
+        return csr_arrays("bm25", self.counts)
 
 
 def csr_arrays(name: str, matrix: sp.csr_array) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError, LexicalFallbackWarning, warn
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.scoring.fusion import fusion_from_state
 from m3_retrievers.types.plan import LEGS, Fusion, HybridWeights, Mode, Plan, Recall, encoded_modes
 
@@ -74,7 +74,7 @@ def index_for(plan: Plan, bm25: BM25 | None) -> LocalIndex:
         raise InputError(
             f"bm25 expects 'bm25' among the legs, got {plan.legs}. Pass legs=('dense', 'bm25')."
         )
-    weighting = (bm25 or BM25()) if "bm25" in plan.legs else None
+    weighting = as_bm25(bm25) if "bm25" in plan.legs else None
     return LocalIndex(modes=encoded_modes(plan.modes), weighting=weighting)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Representations
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Metadata: TypeAlias = Mapping[str, Any]
 
@@ -93,6 +98,57 @@ class Hits(list[Hit]):
         if isinstance(at, slice):
             return Hits(super().__getitem__(at))
         return super().__getitem__(at)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a pandas DataFrame with a row a hit, indexed by its place from 1 (``place``).
+
+        Columns: id, score and text; ``score.dense``, ``rank.dense`` and ``share.dense`` for each
+        mode that some hit has (NaN, or <NA> for a rank, where another lacks it), and
+        ``metadata.lang`` for each key of the metadata. Raises MissingExtraError without pandas.
+        """
+        require_package("pandas", module="pandas", extra="pandas", purpose="to_pandas()")
+        from pandas import DataFrame, RangeIndex, Series
+
+        place = RangeIndex(1, len(self) + 1, name="place")
+        columns: dict[str, Any] = {
+            name: [getattr(hit, name) for hit in self] for name in ("id", "score", "text")
+        }
+        for prefix, field_of, dtype in (
+            ("score", "scores", "float64"),
+            ("rank", "ranks", "Int64"),
+            ("share", "contributions", "float64"),
+            ("metadata", "metadata", None),
+        ):
+            rows = [getattr(hit, field_of) for hit in self]
+            for key in dict.fromkeys(key for row in rows for key in row):
+                values = [row.get(key) for row in rows]
+                columns[f"{prefix}.{key}"] = Series(values, index=place, dtype=dtype)
+        return DataFrame(columns, index=place)
+
+    def plot(self, *, title: str | None = None, most: int = 20) -> Figure:
+        """Return each mode's share of each score as stacked bars: ``display.plots.shares``."""
+        from m3_retrievers.display import plots
+
+        return plots.shares(self, title=title, most=most)
+
+    def plot_scores(self, *, title: str | None = None) -> Figure:
+        """Return how each mode's scores lie, a histogram a mode: ``display.plots.scores``."""
+        from m3_retrievers.display import plots
+
+        return plots.scores(self, title=title)
+
+    def plot_against(
+        self,
+        other: Sequence[Hit],
+        *,
+        names: tuple[str, str] = ("first", "second"),
+        title: str | None = None,
+        most: int = 10,
+    ) -> Figure:
+        """Return these hits beside those of another search: ``display.plots.rank_changes``."""
+        from m3_retrievers.display import plots
+
+        return plots.rank_changes(self, other, names=names, title=title, most=most)
 
     def _repr_html_(self) -> str:
         from m3_retrievers.display import markup
