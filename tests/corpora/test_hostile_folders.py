@@ -1,6 +1,8 @@
 """Folders as attackers, bad disks and other systems leave them."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,19 +107,26 @@ def test_names_of_any_bytes_are_read(folder):
     assert set(sources(folder)) == {"a.md", *map(os.fsdecode, odd)}
 
 
-def test_no_depth_is_too_deep(folder):
+@pytest.fixture
+def deep(folder: Path) -> Iterator[Path]:
+    """A folder as deep as a path's 4096 bytes go, and deeper than Python's stack."""
     place = os.open(folder, os.O_RDONLY)
-    for _ in range(1_900):  # as deep as a path's 4096 bytes go, and deeper than Python's stack
+    for _ in range(1_900):
         os.mkdir("d", dir_fd=place)
         inner = os.open("d", os.O_RDONLY, dir_fd=place)
         os.close(place)
         place = inner
-    os.close(os.open("deep.md", os.O_WRONLY | os.O_CREAT, dir_fd=place))
-    os.write(handle := os.open("deep.md", os.O_WRONLY, dir_fd=place), b"Deep.")
-    os.close(handle)
+    file = os.open("deep.md", os.O_WRONLY | os.O_CREAT, dir_fd=place)
+    os.write(file, b"Deep.")
+    os.close(file)
     os.close(place)
-    found = read_folder(folder)
-    assert sorted(record.text for record in found.passages) == ["Deep.", "Text."]
+    yield folder
+    # what clears up after the tests goes down by recursion
+    subprocess.run(["rm", "-rf", str(folder / "d")], check=True)
+
+
+def test_no_depth_is_too_deep(deep):
+    assert sorted(record.text for record in read_folder(deep).passages) == ["Deep.", "Text."]
 
 
 def test_a_byte_order_mark_is_no_text(folder):
