@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ PUBLISHED = {
 }
 TOLERANCE = 2e-3
 
+# What pyproject.toml promises, and up to where it was tried.
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
+
 _PACKAGES = (
     "m3-retrievers",
     "torch",
@@ -66,6 +70,21 @@ def environment() -> dict[str, str]:
             facts[package] = "not installed"
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return {**facts, "torch threads": str(torch.get_num_threads()), "cuda": cuda}
+
+
+def installation() -> list[Check]:
+    """Return the checks that need no model: the Python version."""
+    return [_python(sys.version_info[:2])]
+
+
+def _python(running: tuple[int, ...]) -> Check:
+    oldest, newest, measured = (
+        ".".join(map(str, one)) for one in (OLDEST_PYTHON, NEWEST_PYTHON, running)
+    )
+    newer = running > NEWEST_PYTHON
+    verdict = None if newer else running >= OLDEST_PYTHON
+    note = ", newer than what was tried" if newer else ""
+    return Check("Python version", f"{oldest} to {newest}", f"{measured}{note}", verdict)
 
 
 def model_facts(encoder: M3Encoder) -> dict[str, str]:
