@@ -74,10 +74,11 @@ def environment() -> dict[str, str]:
 
 def installation() -> list[Check]:
     """Return the checks that need no model: the Python version."""
-    return [_python(sys.version_info[:2])]
+    return [python_check(sys.version_info[:2])]
 
 
-def _python(running: tuple[int, ...]) -> Check:
+def python_check(running: tuple[int, ...]) -> Check:
+    """Return whether a Python is one that this package was tried on; None for a newer one."""
     oldest, newest, measured = (
         ".".join(map(str, one)) for one in (OLDEST_PYTHON, NEWEST_PYTHON, running)
     )
