@@ -4,7 +4,7 @@ import re
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3_retrievers.corpora.blocks import Block, parsed, prose_blocks, python_blocks
@@ -31,6 +31,7 @@ def bare(text: str) -> str:
     return "".join(text.split())
 
 
+@settings(deadline=None)
 @given(
     text=ODD,
     size=st.integers(1, 40),
@@ -44,6 +45,7 @@ def test_no_text_is_lost_and_no_passage_is_too_long(text, size, spans, ending):
     assert [one.id for one in passages] == [f"a.{ending}#{n + 1}" for n in range(len(passages))]
 
 
+@settings(deadline=None)
 @given(text=ODD, size=st.integers(1, 40), ending=st.sampled_from(["txt", "py"]))
 def test_a_passage_says_on_which_line_it_begins(text, size, ending):
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -55,6 +57,7 @@ def test_a_passage_says_on_which_line_it_begins(text, size, ending):
     assert found == sorted(found)
 
 
+@settings(deadline=None)
 @given(text=ODD, size=st.integers(2, 40), data=st.data())
 def test_an_overlap_repeats_and_never_exceeds_the_size(text, size, data):
     overlap = data.draw(st.integers(0, size // 2))

@@ -4,7 +4,7 @@ import io
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
@@ -57,12 +57,14 @@ def printed(*shown: object) -> str:
     return terminal.file.getvalue()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_nothing_that_steers_is_visible(text):
     assert not steers(visible(text))
     assert not steers(printed(text, Text(text)))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.integers(2, 60))
 def test_a_shortened_text_is_one_line_of_so_many_columns(text, cells):
     line = shortened(text, cells)
