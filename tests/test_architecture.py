@@ -77,7 +77,7 @@ MAY_LOAD = {
     "langchain_qdrant": {"langchain"},
     "llama_index": {"llama_index"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "display"},
     "rank_bm25": {"lexical"},
     "Stemmer": {"lexical"},
     "transformers": {"encoder", "training"},

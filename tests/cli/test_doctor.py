@@ -1,6 +1,21 @@
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
 from m3_retrievers import M3Encoder
-from m3_retrievers.cli import checkup as doctor_module
-from m3_retrievers.cli.checkup import PUBLISHED, checks, environment, is_bge_m3, model_facts
+from m3_retrievers.cli import checkup
+from m3_retrievers.cli.checkup import (
+    NEWEST_PYTHON,
+    OLDEST_PYTHON,
+    PUBLISHED,
+    checks,
+    environment,
+    is_bge_m3,
+    model_facts,
+    python_check,
+)
 
 
 def test_every_law_holds_on_a_model_with_all_three_outputs(tiny_m3):
@@ -15,7 +30,7 @@ def test_every_law_holds_on_a_model_with_all_three_outputs(tiny_m3):
 
 def test_a_model_that_should_be_bge_m3_and_is_not_fails(tiny_m3, monkeypatch):
     # stands in for a damaged download: the model claims to be BGE-M3, and its numbers differ
-    monkeypatch.setattr(doctor_module, "is_bge_m3", lambda encoder: True)
+    monkeypatch.setattr(checkup, "is_bge_m3", lambda encoder: True)
     found = checks(M3Encoder.from_pretrained(tiny_m3, device="cpu"))
     verdicts = {check.name: check.passed for check in found}
     assert verdicts["dense"] is False
@@ -29,3 +44,45 @@ def test_the_facts_name_heads_and_fingerprint(tiny_m3):
     assert "sparse_linear.weight [1, 32]" in facts["heads"]
     assert not is_bge_m3(encoder)
     assert environment()["torch"].startswith("2.")
+
+
+@pytest.mark.parametrize(
+    ("running", "passed"),
+    [((3, 10), False), (OLDEST_PYTHON, True), (NEWEST_PYTHON, True), ((3, 99), None)],
+)
+def test_a_python_is_supported_tried_or_neither(running, passed):
+    assert python_check(running).passed is passed
+
+
+def test_the_oldest_python_is_the_one_that_is_required():
+    root = Path(checkup.__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={'.'.join(map(str, OLDEST_PYTHON))}"
+
+
+def test_doctor_measures_and_passes_on_m3_mini(run):
+    done = run("doctor")
+    assert done.code == 0, done.out + done.err
+    for shown in ("published for BAAI/bge-m3 only", "fingerprint", "Python version"):
+        assert shown in done.out
+    assert "differs" not in done.out
+
+
+def test_doctor_can_be_read_by_programs(run, tiny_m3):
+    done = run("doctor", "--model", tiny_m3, "--json")
+    found = json.loads(done.out)
+    assert done.code == 0, done.err
+    assert found["passed"] is True
+    assert found["model"]["model"] == str(tiny_m3)
+    assert {check["name"] for check in found["checks"]} > {*PUBLISHED, "Python version"}
+    assert found["environment"]["torch"].startswith("2.")
+
+
+def test_a_check_that_fails_is_said_and_is_the_exit_code(run, tiny_m3, monkeypatch):
+    monkeypatch.setattr(checkup, "is_bge_m3", lambda encoder: True)
+    done = run("doctor", "--model", tiny_m3)
+    assert done.code == 1
+    assert "differs" in done.out
+    as_json = run("doctor", "--model", tiny_m3, "--json")
+    assert as_json.code == 1
+    assert json.loads(as_json.out)["passed"] is False

@@ -18,8 +18,8 @@ from m3_retrievers import (
     M3Encoder,
     ReciprocalRankFusion,
 )
-from m3_retrievers.cli.console import marked
 from m3_retrievers.display.highlight import document_segments, excerpt, segments
+from m3_retrievers.display.terminal import marked
 from m3_retrievers.errors import (
     InputError,
     MissingOutputError,

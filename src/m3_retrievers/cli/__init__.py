@@ -1,10 +1,14 @@
-"""The command ``m3-retrievers``: index, search, demo, doctor."""
+"""The command ``m3-retrievers``: index, search, demo, train, mine, evaluate, doctor."""
 
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run the command line; what this package refuses ends as one message, not a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what this package refuses ends as one message, not a traceback.
+
+    arguments: those after the command's name; None takes the process's own.
+    """
     from m3_retrievers.checks import require_package
     from m3_retrievers.errors import M3Error, MissingExtraError
 
@@ -15,12 +19,11 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
     from m3_retrievers.cli.app import app
-    from m3_retrievers.cli.console import messages
+    from m3_retrievers.cli.console import say
 
     try:
-        app()
-    except M3Error as error:
-        messages.print(
-            f"[bold red]Error:[/] {messages.escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        app(args=arguments, prog_name="m3-retrievers")
+    # a disk that is full or read-only, a file that is not there: nobody's mistake in the code
+    except (M3Error, OSError) as error:
+        say("Error", str(error), style="bold red")
         sys.exit(1)

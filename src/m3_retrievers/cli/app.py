@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from m3_retrievers import __version__
 from m3_retrievers.cli.console import warnings_as_messages
 
 app = typer.Typer(
@@ -17,6 +18,25 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m3-retrievers {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a command; its help is the application's."""
 
 
 @app.command()
@@ -24,12 +44,38 @@ def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
     out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
     model: Model = "m3-mini",
+    chunk: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a passage; 256, or what the model reads if that is less."),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option(help="Tokens that a passage repeats of the one before.")
+    ] = 0,
+    truncation: Annotated[
+        str,
+        typer.Option(
+            help="What happens to a passage that is too long all the same: warn (and cut), error, "
+            "or windows, with which --chunk may be above what the model reads at once."
+        ),
+    ] = "warn",
+    json: Json = False,
 ) -> None:
-    """Index a folder, or bring its index up to date."""
-    from m3_retrievers.cli.index import run
+    """Index a folder, or bring its index up to date (with the same --chunk and --overlap).
+
+    Ctrl-C keeps what is done; the same command goes on from there.
+    """
+    from m3_retrievers.cli.index import Options, run
 
     with warnings_as_messages():
-        run(folder, out=out, model=model)
+        finished = run(
+            folder,
+            out=out,
+            model=model,
+            options=Options(chunk=chunk, overlap=overlap, truncation=truncation),  # type: ignore[arg-type]
+            as_json=json,
+        )
+    if not finished:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -45,14 +91,16 @@ def search(
         typer.Option(help="Show each mode's rank and share, and what matched in the first hits."),
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="The model, where it lies elsewhere than when indexing.")
+        str | None,
+        typer.Option(help="The model that built the index; may be left out for m3-mini."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Ask a saved index a question."""
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
-        run(folder, question, k=k, filter=filter, explain=explain, model=model)
+        run(folder, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
 
 
 @app.command()
@@ -170,11 +218,11 @@ def evaluate(
 
 
 @app.command()
-def doctor(model: Model = "m3-mini") -> None:
+def doctor(model: Model = "m3-mini", json: Json = False) -> None:
     """Print environment, model and arithmetic; exit with 1 if a check fails."""
     from m3_retrievers.cli.doctor import run
 
     with warnings_as_messages():
-        sound = run(model)
+        sound = run(model, as_json=json)
     if not sound:
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 
 from m3_retrievers import scoring
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import HybridWeights
@@ -34,6 +36,9 @@ PUBLISHED = {
     "hybrid (0.4, 0.2, 0.4)": (0.60136, 0.32558, 0.32089, 0.62329),
 }
 TOLERANCE = 2e-3
+
+# What pyproject.toml promises, and up to where it was tried.
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 
 _PACKAGES = (
     "m3-retrievers",
@@ -66,6 +71,27 @@ def environment() -> dict[str, str]:
             facts[package] = "not installed"
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     return {**facts, "torch threads": str(torch.get_num_threads()), "cuda": cuda}
+
+
+def installation() -> list[Check]:
+    """Return the checks that need no model: the Python version, and BM25 beside rank_bm25."""
+    return [python_check(sys.version_info[:2]), _rank_bm25()]
+
+
+def _rank_bm25() -> Check:
+    off = BM25().verify([*QUESTIONS, *PASSAGES])
+    return Check("BM25 equals rank_bm25", "off by at most 1e-09", f"{off:.1e}", off <= 1e-9)
+
+
+def python_check(running: tuple[int, ...]) -> Check:
+    """Return whether a Python is one that this package was tried on; None for a newer one."""
+    oldest, newest, measured = (
+        ".".join(map(str, one)) for one in (OLDEST_PYTHON, NEWEST_PYTHON, running)
+    )
+    newer = running > NEWEST_PYTHON
+    verdict = None if newer else running >= OLDEST_PYTHON
+    note = ", newer than what was tried" if newer else ""
+    return Check("Python version", f"{oldest} to {newest}", f"{measured}{note}", verdict)
 
 
 def model_facts(encoder: M3Encoder) -> dict[str, str]:

@@ -6,7 +6,7 @@ import platform
 import time
 from pathlib import Path
 
-from rich.markup import escape
+from rich.text import Text
 
 from m3_retrievers.cli.console import grid, legs_for, messages, results
 from m3_retrievers.corpora.standard_library import DOCSTRING_WORDS, standard_library
@@ -35,8 +35,7 @@ def run(*, out: Path, limit: int | None) -> None:
     if retriever is None:
         messages.print(
             f"Indexing {len(records)} docstrings of Python {platform.python_version()} with "
-            f"{encoder.name} (the first {DOCSTRING_WORDS} words of each).",
-            highlight=False,
+            f"{encoder.name} (the first {DOCSTRING_WORDS} words of each)."
         )
         # BM25 recalls, too, so that its ranks stand beside those of the learned weights
         legs: tuple[Mode, ...] = tuple(dict.fromkeys([*legs_for(encoder), "bm25"]))
@@ -45,9 +44,9 @@ def run(*, out: Path, limit: int | None) -> None:
         retriever.add(records, show_progress=True)
         retriever.save(out)
         seconds = time.perf_counter() - started
-        messages.print(f"Saved in {out} after {seconds:.0f} s.", highlight=False)
+        messages.print(f"Saved in {out} after {seconds:.0f} s.")
     else:
-        messages.print(f"Opened the index of an earlier run: {out}", highlight=False)
+        messages.print(f"Opened the index of an earlier run: {out}")
     console.print(
         "\nEach question: the best three by the hybrid score, and the place each single mode "
         "gives them among all candidates.\n"
@@ -57,7 +56,6 @@ def run(*, out: Path, limit: int | None) -> None:
     console.print(
         f'\nAsk your own:      m3-retrievers search {out} "how do I …?" --explain\n'
         "Index your files:  m3-retrievers index FOLDER --out my-index",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -70,7 +68,7 @@ def _ask(retriever: HybridRetriever, question: str) -> None:
     for hit in hits:
         ranks = [str(hit.ranks[mode]) for mode in modes]
         name, _, text = hit.text.partition(": ")
-        answer = f"[bold cyan]{escape(hit.id)}[/] {escape(_first_sentence(text or name))}"
+        answer = Text.assemble((hit.id, "bold cyan"), " ", _first_sentence(text or name))
         table.add_row(*ranks, f"{hit.score:.2f}", answer)
     results().print(table)
 

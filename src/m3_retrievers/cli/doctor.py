@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from rich.markup import escape
+from rich.console import Console
+from rich.text import Text
 
-from m3_retrievers.cli.checkup import checks, environment, is_bge_m3, model_facts
-from m3_retrievers.cli.console import grid, results
+from m3_retrievers.cli.checkup import (
+    Check,
+    checks,
+    environment,
+    installation,
+    is_bge_m3,
+    model_facts,
+)
+from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.display.terminal import facts, grid, visible
 from m3_retrievers.encoder.encoder import M3Encoder
 
+_VERDICTS = {True: ("ok", "green"), False: ("differs", "bold red"), None: ("–", "")}
 
-def run(model: str) -> bool:
+
+def run(model: str, *, as_json: bool) -> bool:
     """Print everything about an installation and a model; returns whether all checks passed."""
     console = results()
-    console.print(_facts("Environment", environment()))
+    if not as_json:
+        # first of all, so that it is there to be quoted where the model cannot be loaded
+        console.print(facts("Environment", environment()))
+    installed = installation()
     encoder = M3Encoder.from_pretrained(model)
-    console.print(_facts("Model", model_facts(encoder)))
+    about, measured = model_facts(encoder), checks(encoder)
+    passed = all(check.passed is not False for check in (*installed, *measured))
+    if as_json:
+        every = [asdict(check) for check in (*installed, *measured)]
+        found: Mapping[str, object] = {
+            "environment": environment(),
+            "model": about,
+            "checks": every,
+            "passed": passed,
+        }
+        write_json(found)
+        return passed
+    console.print(facts("Model", about))
     if not is_bge_m3(encoder):
         console.print(
-            f"FlagEmbedding publishes figures for BAAI/bge-m3; {escape(model)} is another model, "
-            "so its figures are shown with nothing to compare them to.",
-            highlight=False,
+            f"FlagEmbedding publishes figures for BAAI/bge-m3; {model} is another model, so its "
+            "figures are shown with nothing to compare them to."
         )
-    table = grid("check", "expected", "measured", "", title="Arithmetic")
-    found = checks(encoder)
-    verdicts = {True: "[green]ok[/]", False: "[bold red]differs[/]", None: "–"}
+    _print(console, "Installation", installed)
+    _print(console, "Arithmetic", measured)
+    return passed
+
+
+def _print(console: Console, title: str, found: Sequence[Check]) -> None:
+    table = grid("check", "expected", "measured", "", title=title)
     for check in found:
-        table.add_row(check.name, check.expected, check.measured, verdicts[check.passed])
+        cells = [visible(cell) for cell in (check.name, check.expected, check.measured)]
+        table.add_row(*cells, Text(*_VERDICTS[check.passed]))
     console.print(table)
-    return all(check.passed is not False for check in found)
-
-
-def _facts(title: str, facts: Mapping[str, str]) -> object:
-    table = grid("", "", title=title)
-    table.show_header = False
-    for name, value in facts.items():
-        table.add_row(name, escape(value))
-    return table

@@ -3,67 +3,88 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from m3_retrievers.cli.console import grid, marked, place, results, snippet
+from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.storage import read_model
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
-from m3_retrievers.types.plan import name_of
 
 # Hits whose text is shown with what matched in it; each is read by the model once more.
 _EXPLAINED = 3
+# Models that come with this package or by pip; an index may name them without being trusted.
+_BUNDLED = (MINI, BACKBONE)
 
 
 def run(
-    folder: Path, question: str, *, k: int, filter: str | None, explain: bool, model: str | None
+    folder: Path,
+    question: str,
+    *,
+    k: int,
+    filter: str | None,
+    explain: bool,
+    model: str | None,
+    as_json: bool,
 ) -> None:
     """Print the best k hits for a question."""
     wanted = _filter(filter)
-    saved = read_model(folder)
-    encoder = M3Encoder.from_pretrained(model or saved["name"])
+    encoder = M3Encoder.from_pretrained(model or _bundled(folder, question))
     retriever = HybridRetriever.load(folder, encoder)
     hits = retriever.search(question, k=k, filter=wanted)
+    if as_json:
+        write_json(_record(question, hits, retriever, explain=explain))
+    else:
+        _print(question, hits, retriever, explain=explain)
+
+
+def _bundled(folder: Path, question: str) -> str:
+    """Return the model that built an index, where it may be loaded without being asked for.
+
+    An index may come from anyone, and its model's name is a path to load or a repository to
+    download: whoever searches decides on that.
+    """
+    name = str(read_model(folder).get("name", ""))
+    if name in _BUNDLED:
+        return name
+    built = f"was built by the model {name!r}" if name else "names no model"
+    command = ["m3-retrievers", "search", str(folder), question, "--model", name or "MODEL"]
+    raise InputError(
+        f"The index in {str(folder)!r} {built}, and a search loads, or downloads, no model just "
+        f"because an index names it. If you trust that model, type: {shlex.join(command)}"
+    )
+
+
+def _print(
+    question: str, hits: Sequence[Hit], retriever: HybridRetriever, *, explain: bool
+) -> None:
     console = results()
     if not hits:
         console.print("No hits: nothing in the index passes the filter.")
         return
-    modes = list(hits[0].scores)
-    labels = [name_of(mode) for mode in modes]
-    table = grid("#", "where", *labels, "text", title=escape(question), numbers=("#", *labels))
-    for number, hit in enumerate(hits, start=1):
-        scores = [f"{hit.scores[mode]:.3f}" if mode in hit.scores else "–" for mode in modes]
-        table.add_row(str(number), escape(place(hit)), *scores, escape(snippet(hit.text)))
-    console.print(table)
+    console.print(hits_table(hits, title=question))
     if explain:
-        console.print(_shares(hits))
+        console.print(shares_table(hits))
         for hit in hits[:_EXPLAINED]:
             console.print()
             console.print(marked(explained(question, hit, retriever=retriever)))
 
 
-def _shares(hits: Sequence[Hit]) -> Any:
-    """Return a table of each mode's rank among the candidates and its share of the score."""
-    modes = list(hits[0].scores)
-    labels = [name_of(mode) for mode in modes]
-    table = grid(
-        "#", "where", *labels, title="Rank, and share of the score", numbers=("#", *labels)
-    )
-    for number, hit in enumerate(hits, start=1):
-        cells = []
-        for mode in modes:
-            share = hit.contributions.get(mode)
-            part = "" if share is None else f"  {share:+.3f}"
-            cells.append(f"{hit.ranks.get(mode, '–')}{part}")
-        table.add_row(str(number), escape(place(hit)), *cells)
-    return table
+def _record(
+    question: str, hits: Sequence[Hit], retriever: HybridRetriever, *, explain: bool
+) -> dict[str, Any]:
+    found = [asdict(hit) for hit in hits]
+    for number, hit in enumerate(hits[:_EXPLAINED] if explain else ()):
+        found[number]["explanation"] = explained(question, hit, retriever=retriever).to_dict()
+    return {"question": question, "hits": found}
 
 
 def _filter(text: str | None) -> dict[str, Any] | None:
@@ -71,10 +92,10 @@ def _filter(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--filter expects a JSON object, got {text!r} ({error}).") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"--filter expects a JSON object, got {text!r:.200} ({error}).") from error
     if not isinstance(parsed, dict):
         raise InputError(
-            f'--filter expects a JSON object such as {{"source": "a.md"}}, got {text!r}.'
+            f'--filter expects a JSON object such as {{"source": "a.md"}}, got {text!r:.200}.'
         )
     return parsed

@@ -26,6 +26,5 @@ def run(config: Path, *, fresh: bool) -> None:
     results().print(
         f"The model is in {trained.folder}; every logged step is in {trained.folder / LOG_FILE}.\n"
         f'Load it:  M3Encoder.from_pretrained("{trained.folder}")',
-        highlight=False,
         soft_wrap=True,
     )

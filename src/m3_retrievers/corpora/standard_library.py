@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from m3_retrievers.corpora.passages import Definition, Function
+from m3_retrievers.corpora.blocks import Definition, Function, parsed
 from m3_retrievers.types.hits import Record
 
 DOCSTRING_WORDS = 120
@@ -53,9 +53,8 @@ def standard_library(
 
 
 def _docstrings(path: Path, module: str, source: str) -> Iterator[Record]:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+    tree = parsed(path.read_bytes())
+    if tree is None:
         return  # the library ships a few files that are meant not to parse
     todo: list[tuple[str, ast.Module | Definition]] = [(module, tree)]
     while todo:
