@@ -76,5 +76,9 @@ def require_package(package: str, *, module: str, extra: str, purpose: str) -> N
 
     >>> require_package("numpy", module="numpy", extra="all", purpose="Counting")
     """
-    if find_spec(module) is None:
+    try:
+        found = find_spec(module)
+    except ModuleNotFoundError:  # of a dotted name, what comes before the last dot
+        found = None
+    if found is None:
         raise MissingExtraError(package=package, extra=extra, purpose=purpose)

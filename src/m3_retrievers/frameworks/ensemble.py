@@ -1,54 +1,143 @@
-"""What an M3EnsembleRetriever is in either framework: two doors, and legs with names.
-
-One door is a HybridRetriever; the other is a list of the framework's own retrievers, whose
-findings are fused and then reordered.
-"""
+"""What an M3EnsembleRetriever is in either framework: one index, or several retrievers fused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.scoring.fusion import ReciprocalRankFusion
+from m3_retrievers.types.plan import Fusion
 
-Leg = TypeVar("Leg")
+Retriever = TypeVar("Retriever")
 
-# RRF reads ranks alone: the scores of foreign retrievers have no scale in common.
-FOREIGN_FUSION = ReciprocalRankFusion()
+# How many of the best candidates a reranker reads, unless k is more.
+RERANK_DEPTH = 50
 
 
-def check_doors(
+def check_hybrid(given: object, *, made_by: str) -> HybridRetriever:
+    """Return a HybridRetriever as it is; raises InputError for anything else.
+
+    made_by: the framework's method that makes one from documents.
+    """
+    if not isinstance(given, HybridRetriever):
+        raise InputError(
+            f"hybrid expects a HybridRetriever, got {given!r:.80}. Make one with {made_by}, or "
+            "take a store's .hybrid; other retrievers go into retrievers=[…]."
+        )
+    return given
+
+
+def check_sources(
     hybrid: object | None,
     retrievers: Sequence[object] | None,
     *,
-    first: str,
     made_by: str,
-    foreign_only: Mapping[str, object],
+    retrievers_only: Mapping[str, object],
 ) -> None:
-    """Raise InputError unless one door is taken, and only with options that belong to it.
+    """Raise InputError unless one source of answers is given, and only options that go with it.
 
-    first, made_by: how the framework spells the first door, and the method that goes through
-        it, for the error. foreign_only: options by name, None where not given, that go with
-        ``retrievers`` alone.
+    made_by: as for ``check_hybrid``. retrievers_only: options by name, None where not given.
     """
     if (hybrid is None) == (not retrievers):
+        got = "neither" if hybrid is None else "both"
         raise InputError(
-            f"M3EnsembleRetriever expects either {first} or a list retrievers=, got "
-            f"{hybrid!r} and {retrievers!r}. {made_by} makes the first."
+            f"M3EnsembleRetriever expects hybrid= or a list retrievers=, got {got}. "
+            f"{made_by} makes the first."
         )
-    misplaced = [name for name, given in foreign_only.items() if given is not None]
+    misplaced = [name for name, given in retrievers_only.items() if given is not None]
     if hybrid is not None and misplaced:
         raise InputError(
-            f"{misplaced} belong to retrievers=, got with {first}, which orders its hits "
-            "itself. Give fusion and weights to the HybridRetriever."
+            f"{misplaced} belong to retrievers=, got with hybrid=, which orders its hits itself. "
+            "Give fusion and weights to the HybridRetriever."
         )
 
 
-def named_legs(legs: Iterable[Leg]) -> dict[str, Leg]:
-    """Return foreign legs under the names that traces and a fusion's weights use.
+def chosen_fusion(fusion: Fusion | None, weights: Sequence[float] | None, *, count: int) -> Fusion:
+    """Return how retrievers are fused: RRF unless another is given.
 
-    >>> named_legs(["chroma", "bm25"])
+    RRF reads ranks alone; the scores of different retrievers have no scale in common.
+    weights: of RRF, a number a retriever, in their order.
+
+    Raises InputError for weights beside a fusion, or not one a retriever.
+
+    >>> chosen_fusion(None, [0.3, 0.7], count=2).weights
+    {'retriever_1': 0.3, 'retriever_2': 0.7}
+    """
+    if weights is None:
+        return fusion or ReciprocalRankFusion()
+    if fusion is not None:
+        raise InputError(
+            f"weights expects no fusion beside it, got {fusion!r:.80}. Give the weights to the "
+            "fusion: ReciprocalRankFusion(weights={'retriever_1': …})."
+        )
+    if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
+        raise InputError(
+            f"weights expects a list with one number a retriever, got {weights!r:.80}. "
+            "HybridWeights weigh the modes of one index: give them to its HybridRetriever."
+        )
+    given = list(weights)
+    if len(given) != count:
+        raise InputError(
+            f"weights expects one number a retriever, got {len(given)} for {count} retrievers."
+        )
+    return ReciprocalRankFusion(weights=by_name(given))
+
+
+def by_name(retrievers: Iterable[Retriever]) -> dict[str, Retriever]:
+    """Return retrievers under the names that traces and a fusion's weights use.
+
+    >>> by_name(["chroma", "bm25"])
     {'retriever_1': 'chroma', 'retriever_2': 'bm25'}
     """
-    return {f"retriever_{number}": leg for number, leg in enumerate(legs, start=1)}
+    return {f"retriever_{number}": one for number, one in enumerate(retrievers, start=1)}
+
+
+def check_filtered(retrievers: Mapping[str, Any], knowing: Mapping[str, Any], option: str) -> None:
+    """Raise InputError for a filter that some retrievers do not know.
+
+    Applied to their answers it would silently leave fewer than k; before their top k only they
+    can apply it, in their own language. option: what the framework calls it.
+    """
+    others = [
+        f"{name} ({type(one).__name__})" for name, one in retrievers.items() if name not in knowing
+    ]
+    if others:
+        raise InputError(
+            f"{option} expects retrievers of this package, got {', '.join(others)}, which would "
+            "take their best before it applies. Give each of them a filter of its own where it "
+            "is made."
+        )
+
+
+def check_retrievers(given: Any, kind: type) -> list[Any]:
+    """Return a list of retrievers as it is; raises InputError for what is of another kind."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"retrievers expects a list of retrievers, got {given!r:.80}. Wrap it.")
+    for position, one in enumerate(given):
+        if not isinstance(one, kind):
+            raise InputError(
+                f"retrievers expects retrievers, got {type(one).__name__} ({one!r:.60}) at "
+                f"position {position}. Of a store or an index take .as_retriever()."
+            )
+    return list(given)
+
+
+def check_reranker(given: Any, kind: type, *, example: str) -> Any:
+    """Return a reranker or None as it is; raises InputError for anything else."""
+    if given is not None and not isinstance(given, kind):
+        raise InputError(
+            f"reranker expects a {kind.__name__} such as {example}('m3-mini'), got {given!r:.80}."
+        )
+    return given
+
+
+def check_savable(hybrid: HybridRetriever | None) -> HybridRetriever:
+    """Return the HybridRetriever of an ensemble; raises InputError where it has none."""
+    if hybrid is None:
+        raise InputError(
+            "save expects an M3EnsembleRetriever over one index, got one of retrievers=, which "
+            "keep their documents themselves. Save each of them."
+        )
+    return hybrid

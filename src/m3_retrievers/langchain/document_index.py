@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -13,29 +14,54 @@ from langchain_core.documents import Document
 from langchain_core.indexing import DocumentIndex, UpsertResponse
 from langchain_core.indexing.base import DeleteResponse
 from langchain_core.retrievers import LangSmithRetrieverParams
-from pydantic import ConfigDict, Field, InstanceOf
+from pydantic import BeforeValidator, ConfigDict, SkipValidation
 from typing_extensions import override
 
-from m3_retrievers.checks import check_no_others
-from m3_retrievers.errors import InputError
+from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.fields import Checked, K, Scores
+from m3_retrievers.frameworks.inputs import as_hybrid
+from m3_retrievers.frameworks.options import check_others
 from m3_retrievers.index.base import Filter
-from m3_retrievers.langchain.documents import records_of, to_document
+from m3_retrievers.langchain.documents import restyled, to_document, to_records
+from m3_retrievers.langchain.filtering import TakesFilter
 from m3_retrievers.langchain.legs import asearch, ls_params, search
 from m3_retrievers.retrieval.retriever import HybridRetriever
 
 
-class M3DocumentIndex(DocumentIndex):
+def _hybrid(given: Any) -> HybridRetriever:
+    return as_hybrid(
+        given, owner="M3DocumentIndex", made_by="M3EnsembleRetriever.from_documents(…).hybrid"
+    )
+
+
+class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     """A retriever that documents can be put into and taken out of.
 
-    Retrieves as ``M3EnsembleRetriever`` does over the same ``hybrid``, with ``k`` and
-    ``filter`` per call. ``get`` returns documents as they were stored. The async methods run
-    in a thread. (LangChain calls its base class beta; its shape may change.)
+    hybrid: a HybridRetriever, or for an empty index an encoder or a model's name. Retrieves as
+    ``M3EnsembleRetriever`` does over the same ``hybrid``, with ``k`` and ``filter`` per call,
+    and ``scores`` as there. ``get`` returns documents as they were stored. The async methods
+    run in a thread. (LangChain calls its base class beta; its shape may change.)
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    hybrid: InstanceOf[HybridRetriever]
-    k: int = Field(default=4, ge=1)
+    hybrid: Annotated[HybridRetriever, SkipValidation, BeforeValidator(_hybrid)]
+    k: K = 4
+    scores: Scores = "nested"
+
+    def __init__(self, hybrid: HybridRetriever | M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(hybrid=hybrid, **options)
+
+    def __len__(self) -> int:
+        return len(self.hybrid)
+
+    def __bool__(self) -> bool:
+        return True  # an empty index is one too
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all documents, in order of insertion."""
+        return list(self.hybrid.index.ids)
 
     def upsert(
         self,
@@ -50,25 +76,26 @@ class M3DocumentIndex(DocumentIndex):
 
         batch_size, show_progress: as for ``M3VectorStore.add_documents``.
         """
-        check_no_others(kwargs, owner="M3DocumentIndex.upsert")
+        check_others(kwargs, self.upsert)
         stored = self.hybrid.upsert(
-            records_of(items), batch_size=batch_size, show_progress=show_progress
+            to_records(items), batch_size=batch_size, show_progress=show_progress
         )
         return UpsertResponse(succeeded=stored, failed=[])
 
-    def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> DeleteResponse:
-        """Remove documents, passing over unknown ids; raises InputError without ids."""
-        if ids is None or kwargs:
-            raise InputError(
-                f"delete expects a list of ids and nothing else, got {ids!r} and {kwargs!r}."
-            )
-        gone = self.hybrid.delete(ids)
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any
+    ) -> DeleteResponse:
+        """Remove the documents of these ids that pass the filter, passing over unknown ids.
+
+        Raises InputError without either: nothing is emptied by an argument that was forgotten.
+        """
+        check_others(kwargs, self.delete)
+        gone = self.hybrid.delete(ids, filter=filter)
         return DeleteResponse(num_deleted=len(gone), succeeded=gone, num_failed=0, failed=[])
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Return documents in the order asked for, passing over unknown ids."""
-        if kwargs:
-            raise InputError(f"get expects ids and nothing else, got {sorted(kwargs)}.")
+        check_others(kwargs, self.get)
         return [to_document(record) for record in self.hybrid.get(ids)]
 
     @override
@@ -81,7 +108,8 @@ class M3DocumentIndex(DocumentIndex):
         filter: Filter | None = None,
     ) -> list[Document]:
         k = self.k if k is None else k
-        return search(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
+        found = search(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
+        return [restyled(document, self.scores) for document in found]
 
     @override
     async def _aget_relevant_documents(
@@ -93,7 +121,8 @@ class M3DocumentIndex(DocumentIndex):
         filter: Filter | None = None,
     ) -> list[Document]:
         k = self.k if k is None else k
-        return await asearch(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
+        found = await asearch(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
+        return [restyled(document, self.scores) for document in found]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         return ls_params(super()._get_ls_params(**kwargs), self.hybrid)

@@ -13,12 +13,14 @@ from uuid import uuid4
 from langchain_core.documents import Document
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.frameworks.fused import Found
+from m3_retrievers.frameworks.scores import ScoreStyle, order_score, read_scores, write_scores
 from m3_retrievers.index.base import Index
 from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.types.hits import Hit, Ranking, Record
 
 
-def documents_of(
+def make_documents(
     texts: Iterable[str],
     metadatas: Sequence[Mapping[str, Any]] | None = None,
     ids: Sequence[str | None] | None = None,
@@ -49,7 +51,7 @@ def documents_of(
     ]
 
 
-def records_of(
+def to_records(
     documents: Iterable[Document], ids: Sequence[str | None] | None = None
 ) -> list[Record]:
     """Return a record a document, its id the given one, its own, or a new random one."""
@@ -88,14 +90,28 @@ def from_ranking(index: Index, ranking: Ranking, mode: str) -> list[Document]:
     ]
 
 
-def scored(document: Document, scores: Mapping[str, float], **metadata: Any) -> Document:
-    """Return a copy with ``scores`` merged into ``metadata["scores"]``, and more metadata."""
-    merged = {**scores_of(document), **scores}
+def scored(
+    document: Document, scores: Mapping[str, float], style: ScoreStyle, **metadata: Any
+) -> Document:
+    """Return a copy with scores beside those it had, and more metadata; "off" adds nothing."""
     kept = deepcopy(document.metadata)
-    return document.model_copy(update={"metadata": {**kept, **metadata, "scores": merged}})
+    if style != "off":
+        kept = write_scores({**kept, **metadata}, {**read_scores(kept), **scores}, style)
+    return document.model_copy(update={"metadata": kept})
 
 
-def scores_of(document: Document) -> dict[str, float]:
-    """Return what ``metadata["scores"]`` holds, if it is a record of scores."""
-    known = document.metadata.get("scores")
-    return dict(known) if isinstance(known, Mapping) else {}
+def restyled(document: Document, style: ScoreStyle) -> Document:
+    """Return a copy whose metadata show their scores in this style."""
+    metadata = write_scores(document.metadata, read_scores(document.metadata), style)
+    return document.model_copy(update={"metadata": metadata})
+
+
+def to_found(document: Document) -> Found[Document]:
+    """Return what fusing reads of a document that some retriever returned."""
+    return Found(
+        document,
+        document.id,
+        document.page_content,
+        document.metadata,
+        order_score(document.metadata),
+    )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from langchain_core.embeddings import Embeddings
 
+from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.langchain.checks import check_encoder
 
 
 class M3Embeddings(Embeddings):
     """Dense vectors of length 1 for any LangChain vector store: compare by inner product.
 
-    The async methods run in a thread, and concurrent queries share a forward pass.
+    encoder: the model, or its name. The async methods run in a thread, and concurrent queries
+    share a forward pass.
     """
 
-    def __init__(self, encoder: M3Encoder) -> None:
-        check_encoder(encoder)
-        self.encoder = encoder
+    def __init__(self, encoder: M3Encoder | str | Path) -> None:
+        self.encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:
         return f"M3Embeddings({self.encoder!r})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import (
@@ -12,36 +13,45 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, InstanceOf, SkipValidation
+from pydantic import ConfigDict, SkipValidation
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.fields import Checked, EncoderField, K, Scores
+from m3_retrievers.frameworks.options import Tokenizer, check_others, chosen_bm25
+from m3_retrievers.frameworks.scores import ScoreStyle
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.langchain.checks import check_encoder, check_question
-from m3_retrievers.langchain.documents import documents_of, from_ranking, records_of
+from m3_retrievers.langchain.checks import check_question
+from m3_retrievers.langchain.documents import from_ranking, make_documents, restyled, to_records
+from m3_retrievers.langchain.filtering import TakesFilter
 from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.retrieval.storing import store
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Representations
 
 
-class LexicalRetriever(BaseRetriever):
+class LexicalRetriever(TakesFilter, Checked, BaseRetriever):
     """What the two have in common: one lexical leg of one index.
 
     index: keeps the documents. k: how many to return, also per call, where ``filter`` takes a
-    metadata filter. Documents that share no term with the query are never returned.
+    metadata filter. Documents that share no term with the query are never returned. scores:
+    ``"nested"``, ``"flat"`` or ``"off"``, as for ``M3EnsembleRetriever``.
     """
 
-    # an option that is not known is refused: ignored, it would mislead
     model_config = ConfigDict(extra="forbid")
 
     mode: ClassVar[Mode]
 
     index: SkipValidation[Index]
-    k: int = Field(default=4, ge=1)
+    k: K = 4
+    scores: Scores = "nested"
+
+    def __init__(self, index: Index, **options: Any) -> None:
+        super().__init__(index=index, **options)
 
     @abstractmethod
     def _query(self, text: str) -> Query:
@@ -67,13 +77,14 @@ class LexicalRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        return await run_in_executor(None, self._search, query, self.k if k is None else k, filter)
+        return await in_thread(self._search, query, self.k if k is None else k, filter)
 
     def _search(self, query: str, k: int, filter: Filter | None) -> list[Document]:
         check_k(k)
         check_question(query)
         ranking = self.index.recall(self._query(query), self.mode, k=k, filter=filter)
-        return from_ranking(self.index, ranking, self.mode)
+        found = from_ranking(self.index, ranking, self.mode)
+        return [restyled(document, self.scores) for document in found]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -84,52 +95,57 @@ class LexicalRetriever(BaseRetriever):
 class M3SparseRetriever(LexicalRetriever):
     """Retrieval by M3's learned term weights; ``metadata["scores"]["sparse"]`` says how well.
 
-    encoder: a model with a sparse head, and the one the index was built with.
+    encoder: a model with a sparse head, or its name; the one the index was built with.
     """
 
     mode = "sparse"
 
-    encoder: InstanceOf[M3Encoder]
+    encoder: EncoderField
+
+    def __init__(self, index: Index, encoder: M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(index, encoder=encoder, **options)
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
         k: int = 4,
+        scores: ScoreStyle = "nested",
+        batch_size: int = 256,
         show_progress: bool = False,
+        **others: Any,
     ) -> M3SparseRetriever:
         """Return a retriever over new documents; their ids are kept, or made up.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
-        given twice.
+        given twice, InputError for an option that is not known.
         """
-        check_encoder(encoder)
-        check_k(k)
-        records = records_of(documents)
-        texts = [record.text for record in records]
-        index = LocalIndex(modes=("sparse",))
-        index.add(
-            records,
-            encoder.encode_documents(texts, outputs=("sparse",), show_progress=show_progress),
+        check_others(others, cls.from_documents)
+        made = cls(LocalIndex(modes=("sparse",)), encoder, k=k, scores=scores)
+        store(
+            made.index,
+            made.encoder,
+            to_records(documents),
+            replace=False,
+            batch_size=batch_size,
+            show_progress=show_progress,
         )
-        return cls(index=index, encoder=encoder, k=k)
+        return made
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
-        k: int = 4,
-        show_progress: bool = False,
+        **options: Any,
     ) -> M3SparseRetriever:
-        """Return a retriever over new texts; see ``from_documents``."""
-        documents = documents_of(texts, metadatas, ids)
-        return cls.from_documents(documents, encoder=encoder, k=k, show_progress=show_progress)
+        """Return a retriever over new texts; options as ``from_documents``."""
+        return cls.from_documents(make_documents(texts, metadatas, ids), encoder, **options)
 
     def _query(self, text: str) -> Query:
         return Query(text, self.encoder.encode_query(text, outputs=("sparse",)))
@@ -149,18 +165,30 @@ class BM25Retriever(LexicalRetriever):
 
     mode = "bm25"
 
+    def __init__(self, index: Index, **options: Any) -> None:
+        super().__init__(index, **options)
+
     @classmethod
     def from_documents(
-        cls, documents: Iterable[Document], *, bm25: BM25 | None = None, k: int = 4
+        cls,
+        documents: Iterable[Document],
+        *,
+        bm25: BM25 | None = None,
+        tokenizer: Tokenizer | None = None,
+        k: int = 4,
+        scores: ScoreStyle = "nested",
+        **others: Any,
     ) -> BM25Retriever:
         """Return a retriever over new documents; their ids are kept, or made up.
 
-        bm25: None is ``BM25()``. Raises DuplicateIdError for an id given twice.
+        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``. Raises
+        DuplicateIdError for an id given twice, InputError for an option that is not known.
         """
-        check_k(k)
-        index = LocalIndex(modes=(), weighting=bm25 or BM25())
-        index.add(records_of(documents), Representations())
-        return cls(index=index, k=k)
+        check_others(others, cls.from_documents)
+        index = LocalIndex(modes=(), weighting=chosen_bm25(bm25, tokenizer) or BM25())
+        made = cls(index, k=k, scores=scores)
+        index.add(to_records(documents), Representations())
+        return made
 
     @classmethod
     def from_texts(
@@ -169,11 +197,10 @@ class BM25Retriever(LexicalRetriever):
         *,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
-        bm25: BM25 | None = None,
-        k: int = 4,
+        **options: Any,
     ) -> BM25Retriever:
-        """Return a retriever over new texts; see ``from_documents``."""
-        return cls.from_documents(documents_of(texts, metadatas, ids), bm25=bm25, k=k)
+        """Return a retriever over new texts; options as ``from_documents``."""
+        return cls.from_documents(make_documents(texts, metadatas, ids), **options)
 
     def _query(self, text: str) -> Query:
         return Query(text)

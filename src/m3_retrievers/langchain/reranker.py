@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, InstanceOf
+from pydantic import ConfigDict, InstanceOf
 from typing_extensions import override
 
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.langchain.checks import check_documents
+from m3_retrievers.frameworks.fields import Checked, EncoderField, Scores, TopN
+from m3_retrievers.frameworks.scores import ScoreStyle, read_scores, write_scores
+from m3_retrievers.langchain.checks import check_documents, check_question
 from m3_retrievers.langchain.documents import scored
 from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
 from m3_retrievers.types.plan import HybridWeights
 
 
-class M3ColbertReranker(BaseDocumentCompressor):
+class M3ColbertReranker(Checked, BaseDocumentCompressor):
     """Reorders documents by late interaction (MaxSim), from whatever retriever they come.
 
-    encoder: a model with a ColBERT head. top_n: how many to keep, at least 1; None keeps all.
-    Returns copies; ``metadata["relevance_score"]`` holds the score, -1 to 1, and
-    ``metadata["scores"]["colbert"]`` too.
+    encoder: a model with a ColBERT head, or its name. top_n: how many to keep, at least 1;
+    None keeps all. Returns copies; ``metadata["relevance_score"]`` holds the score, -1 to 1,
+    and ``metadata["scores"]["colbert"]`` too.
+
+    scores: ``"nested"`` writes ``metadata["scores"]``, ``"flat"`` an entry a score such as
+    ``metadata["score_colbert"]``, ``"off"`` leaves the metadata as it is.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    encoder: InstanceOf[M3Encoder]
-    top_n: int | None = Field(default=None, ge=1)
+    encoder: EncoderField
+    top_n: TopN = None
+    scores: Scores = "nested"
+
+    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(encoder=encoder, **options)
 
     @override
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the best ``top_n`` documents, best first; ties keep the input's order."""
+        check_question(query)
         documents = check_documents(documents)
         texts = [document.page_content for document in documents]
+        places = rerank(self.encoder, query, texts, weights=self._weights())[: self.top_n]
         return [
-            scored(documents[place.index], place.scores, relevance_score=place.score)
-            for place in rerank(self.encoder, query, texts, weights=self._weights())[: self.top_n]
+            scored(documents[place.index], place.scores, self.scores, relevance_score=place.score)
+            for place in places
         ]
 
     def _weights(self) -> HybridWeights | None:
@@ -54,5 +67,34 @@ class M3HybridReranker(M3ColbertReranker):
 
     weights: InstanceOf[HybridWeights] | None = None
 
+    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(encoder, **options)
+
     def _weights(self) -> HybridWeights | None:
         return self.weights
+
+
+def nested(reranker: BaseDocumentCompressor) -> BaseDocumentCompressor:
+    """Return a reranker that shows its scores to whoever called it, whatever its own style."""
+    if isinstance(reranker, M3ColbertReranker):
+        return reranker.model_copy(update={"scores": "nested"})
+    return reranker
+
+
+def with_reranker_score(documents: Sequence[Document], style: ScoreStyle) -> list[Document]:
+    """Return copies with the reranker's score, where it wrote one, among their scores.
+
+    LangChain's rerankers write it into ``metadata["relevance_score"]``; "off" takes it away.
+    """
+    found = []
+    for document in documents:
+        metadata = dict(document.metadata)
+        score = metadata.get("relevance_score")
+        scores = read_scores(metadata)
+        if isinstance(score, int | float):
+            scores["reranker"] = float(score)
+        if style == "off":
+            metadata.pop("relevance_score", None)
+        metadata = write_scores(metadata, scores, style)
+        found.append(document.model_copy(update={"metadata": metadata}))
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Annotated, Any, Self, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -12,131 +12,170 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
-from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, InstanceOf, model_validator
+from langchain_core.runnables import Runnable
+from pydantic import BeforeValidator, ConfigDict, SkipValidation, model_validator
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.frameworks.ensemble import FOREIGN_FUSION, check_doors, named_legs
+from m3_retrievers.frameworks import ensemble
+from m3_retrievers.frameworks.fields import Checked, K, RerankDepth, Scores
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
 from m3_retrievers.index.base import Filter, Index
-from m3_retrievers.index.filters import compile_filter
-from m3_retrievers.langchain.documents import documents_of, records_of
-from m3_retrievers.langchain.fused import fuse
+from m3_retrievers.langchain.checks import check_question
+from m3_retrievers.langchain.documents import make_documents, restyled, to_records
+from m3_retrievers.langchain.filtering import TakesFilter
+from m3_retrievers.langchain.fused import afuse_all, fuse_all
 from m3_retrievers.langchain.legs import asearch, ls_params, search
-from m3_retrievers.langchain.lexical import LexicalRetriever
+from m3_retrievers.langchain.reranker import nested, with_reranker_score
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.types.plan import DEFAULT_LEGS, Fusion, HybridWeights, Mode, Recall
+from m3_retrievers.types.plan import Fusion
+
+_MADE_BY = "M3EnsembleRetriever.from_documents"
 
 
-class M3EnsembleRetriever(BaseRetriever):
-    """Hybrid retrieval behind LangChain's retriever interface; two doors lead to it.
+def _checked_hybrid(given: Any) -> Any:
+    return None if given is None else ensemble.check_hybrid(given, made_by=_MADE_BY)
 
-    ``from_documents``, ``from_texts``, ``from_index``, or ``hybrid=HybridRetriever(…)``: all
-    legs read one index, and the query is encoded once.
+
+def _checked_retrievers(given: Any) -> Any:
+    return None if given is None else ensemble.check_retrievers(given, Runnable)
+
+
+def _checked_reranker(given: Any) -> Any:
+    return ensemble.check_reranker(given, BaseDocumentCompressor, example="M3ColbertReranker")
+
+
+class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
+    """Hybrid retrieval behind LangChain's retriever interface, over one of two sources.
+
+    ``from_documents``, ``from_texts``, ``from_index``, ``load``, or
+    ``M3EnsembleRetriever(HybridRetriever(…))``: all legs read one index, and the query is
+    encoded once.
 
     ``retrievers=[…]``: retrievers of any kind are run as they are and their documents fused
-    (``fusion``, RRF unless another is given), then reordered by ``reranker`` if there is one.
-    Each leg returns as many documents as it is set up to; give it more than k.
+    (``fusion``, RRF unless another is given; weights: of RRF, a number a retriever). Each
+    returns as many documents as it is set up to; give it more than k. Two documents are the
+    same if their ids are, or text and metadata; id_key: a metadata entry that decides instead.
 
-    k: how many documents to return, also per call; so is ``filter``, a metadata filter.
-    id_key: a metadata entry that identifies documents, where foreign legs share no ids.
+    reranker: any document compressor; it reorders the best ``rerank_depth`` candidates of
+    either source, and its score, if it writes one, is in the scores as ``reranker``.
 
-    Every document returned is a copy, and ``metadata["scores"]`` says how it got there: each
-    mode's own score and ``hybrid``, or ``fusion``. Callbacks see each leg as a child run.
+    k: how many documents to return, also per call; so is ``filter``, a metadata filter, which
+    applies before each leg's top k; a retriever that cannot do that makes it an error.
+
+    Every document returned is a copy with its scores: each mode's own and ``hybrid``, or
+    ``fusion``. scores: ``"nested"`` writes ``metadata["scores"]``, ``"flat"`` an entry a score
+    such as ``metadata["score_dense"]``, ``"off"`` none: MultiQueryRetriever, which removes
+    duplicates by comparing whole documents, needs that. Callbacks see each leg as a child run.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    hybrid: InstanceOf[HybridRetriever] | None = None
-    retrievers: list[RetrieverLike] | None = None
-    reranker: BaseDocumentCompressor | None = None
+    hybrid: Annotated[HybridRetriever | None, SkipValidation, BeforeValidator(_checked_hybrid)] = (
+        None
+    )
+    retrievers: Annotated[list[RetrieverLike] | None, BeforeValidator(_checked_retrievers)] = None
+    reranker: Annotated[
+        BaseDocumentCompressor | None, SkipValidation, BeforeValidator(_checked_reranker)
+    ] = None
+    rerank_depth: RerankDepth = ensemble.RERANK_DEPTH
     fusion: Fusion | None = None
+    weights: Annotated[Sequence[float] | None, SkipValidation] = None
     id_key: str | None = None
-    k: int = Field(default=4, ge=1)
+    scores: Scores = "nested"
+    k: K = 4
+
+    def __init__(self, hybrid: HybridRetriever | None = None, **options: Any) -> None:
+        super().__init__(hybrid=hybrid, **options)
 
     @model_validator(mode="after")
-    def _one_door(self) -> Self:
-        check_doors(
+    def _one_source(self) -> Self:
+        ensemble.check_sources(
             self.hybrid,
             self.retrievers,
-            first="hybrid=",
-            made_by="from_documents",
-            foreign_only={
-                "reranker": self.reranker,
+            made_by=_MADE_BY,
+            retrievers_only={
                 "fusion": self.fusion,
+                "weights": self.weights,
                 "id_key": self.id_key,
             },
         )
+        ensemble.chosen_fusion(self.fusion, self.weights, count=len(self.retrievers or ()))
         return self
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = DEFAULT_LEGS,
-        recall: Recall | None = None,
-        fusion: Fusion | None = None,
-        weights: HybridWeights | None = None,
+        reranker: BaseDocumentCompressor | None = None,
+        rerank_depth: int = ensemble.RERANK_DEPTH,
+        scores: Scores = "nested",
+        batch_size: int = 256,
         show_progress: bool = False,
+        **options: Unpack[HybridOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over a new index of the documents; their ids are kept, or made up.
 
-        legs, recall, fusion, weights: as for ``HybridRetriever``. Raises DuplicateIdError for
-        an id given twice.
+        encoder: the model, or its name. options: legs, recall, fusion, weights, as for
+        ``HybridRetriever``; bm25 or tokenizer, for a BM25 leg. batch_size, show_progress: as
+        for ``HybridRetriever.add``. Raises DuplicateIdError for an id given twice.
         """
         check_k(k)
-        hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        hybrid.upsert(records_of(documents), show_progress=show_progress)
-        return cls(hybrid=hybrid, k=k)
+        hybrid = hybrid_retriever(encoder, options=options, method=cls.from_documents)
+        made = cls(hybrid, k=k, reranker=reranker, rerank_depth=rerank_depth, scores=scores)
+        hybrid.upsert(to_records(documents), batch_size=batch_size, show_progress=show_progress)
+        return made
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
-        k: int = 4,
-        legs: Sequence[Mode] = DEFAULT_LEGS,
-        recall: Recall | None = None,
-        fusion: Fusion | None = None,
-        weights: HybridWeights | None = None,
-        show_progress: bool = False,
+        **options: Any,
     ) -> M3EnsembleRetriever:
-        """Return a retriever over a new index of the texts; see ``from_documents``."""
-        return cls.from_documents(
-            documents_of(texts, metadatas, ids),
-            encoder=encoder,
-            k=k,
-            legs=legs,
-            recall=recall,
-            fusion=fusion,
-            weights=weights,
-            show_progress=show_progress,
-        )
+        """Return a retriever over a new index of the texts; options as ``from_documents``."""
+        documents = make_documents(texts, metadatas, ids)
+        return cls.from_documents(documents, encoder, **options)
 
     @classmethod
     def from_index(
         cls,
         index: Index,
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
         k: int = 4,
-        legs: Sequence[Mode] = DEFAULT_LEGS,
-        recall: Recall | None = None,
-        fusion: Fusion | None = None,
-        weights: HybridWeights | None = None,
+        reranker: BaseDocumentCompressor | None = None,
+        rerank_depth: int = ensemble.RERANK_DEPTH,
+        scores: Scores = "nested",
+        **options: Unpack[HybridOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over an index that is there already; see ``HybridRetriever``."""
-        hybrid = HybridRetriever(
-            encoder, index, legs=legs, recall=recall, fusion=fusion, weights=weights
-        )
-        return cls(hybrid=hybrid, k=k)
+        hybrid = hybrid_retriever(encoder, index, options=options, method=cls.from_index)
+        return cls(hybrid, k=k, reranker=reranker, rerank_depth=rerank_depth, scores=scores)
+
+    def save(self, folder: str | Path) -> None:
+        """Write index and settings to a folder; see ``HybridRetriever.save``.
+
+        Raises InputError for an ensemble of retrievers, which keep their documents themselves.
+        """
+        ensemble.check_savable(self.hybrid).save(folder)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+    ) -> M3EnsembleRetriever:
+        """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
+
+        options: k, reranker, rerank_depth, scores and LangChain's own, which are not saved.
+        """
+        return cls(HybridRetriever.load(folder, encoder), **options)
 
     @override
     def _get_relevant_documents(
@@ -147,18 +186,19 @@ class M3EnsembleRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        k = self._k(k)
+        k = self._checked(query, k)
+        depth = k if self.reranker is None else max(k, self.rerank_depth)
         if self.hybrid is not None:
-            return search(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
-        found = {
-            name: leg.invoke(query, {"callbacks": run_manager.get_child(name)}, **_own(leg, filter))
-            for name, leg in named_legs(self.retrievers or ()).items()
-        }
-        fused = self._fuse(found, filter)
+            found = search(self.hybrid, query, k=depth, filter=filter, run_manager=run_manager)
+        else:
+            found = fuse_all(**self._fusing(), query=query, filter=filter, run_manager=run_manager)
         if self.reranker is None:
-            return fused[:k]
+            return [restyled(document, self.scores) for document in found[:k]]
         callbacks = run_manager.get_child("reranker")
-        return list(self.reranker.compress_documents(fused, query, callbacks=callbacks))[:k]
+        ordered = nested(self.reranker).compress_documents(
+            found[:depth], query, callbacks=callbacks
+        )
+        return with_reranker_score(ordered[:k], self.scores)
 
     @override
     async def _aget_relevant_documents(
@@ -169,41 +209,36 @@ class M3EnsembleRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        k = self._k(k)
+        k = self._checked(query, k)
+        depth = k if self.reranker is None else max(k, self.rerank_depth)
         if self.hybrid is not None:
-            return await asearch(self.hybrid, query, k=k, filter=filter, run_manager=run_manager)
-        named = named_legs(self.retrievers or ())
-        runs = [
-            leg.ainvoke(query, {"callbacks": run_manager.get_child(name)}, **_own(leg, filter))
-            for name, leg in named.items()
-        ]
-        lists = await asyncio.gather(*runs)
-        found = dict(zip(named, lists, strict=True))
-        fused = await run_in_executor(None, self._fuse, found, filter)
+            found = await asearch(
+                self.hybrid, query, k=depth, filter=filter, run_manager=run_manager
+            )
+        else:
+            found = await afuse_all(
+                **self._fusing(), query=query, filter=filter, run_manager=run_manager
+            )
         if self.reranker is None:
-            return fused[:k]
+            return [restyled(document, self.scores) for document in found[:k]]
         callbacks = run_manager.get_child("reranker")
-        return list(await self.reranker.acompress_documents(fused, query, callbacks=callbacks))[:k]
+        ordered = await nested(self.reranker).acompress_documents(
+            found[:depth], query, callbacks=callbacks
+        )
+        return with_reranker_score(ordered[:k], self.scores)
 
-    def _k(self, k: int | None) -> int:
+    def _checked(self, query: str, k: int | None) -> int:
+        """Return how many documents this call returns, its question checked too."""
+        check_question(query)
         chosen = self.k if k is None else k
         check_k(chosen)
         return chosen
 
-    def _fuse(
-        self, found: Mapping[str, Sequence[Document]], filter: Filter | None
-    ) -> list[Document]:
-        """Filter here too: what a foreign leg returns has not been through this filter."""
-        passes = compile_filter(filter)
-        admitted = {name: [d for d in docs if passes(d.metadata)] for name, docs in found.items()}
-        return fuse(admitted, self.fusion or FOREIGN_FUSION, id_key=self.id_key)
+    def _fusing(self) -> dict[str, Any]:
+        retrievers = self.retrievers or []
+        fusion = ensemble.chosen_fusion(self.fusion, self.weights, count=len(retrievers))
+        return {"retrievers": retrievers, "fusion": fusion, "id_key": self.id_key}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
         return params if self.hybrid is None else ls_params(params, self.hybrid)
-
-
-def _own(leg: RetrieverLike, filter: Filter | None) -> dict[str, Any]:
-    """Return the filter as an option for those legs that know this package's filters."""
-    knows = isinstance(leg, LexicalRetriever | M3EnsembleRetriever)
-    return {"filter": filter} if knows and filter is not None else {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_core.runnables import run_in_executor
 
 from m3_retrievers.checks import require_package
+from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.langchain.checks import check_encoder
 
 if TYPE_CHECKING:
     from m3_retrievers.langchain.milvus import M3MilvusSparseEmbeddings
@@ -20,14 +21,13 @@ class M3SparseEmbeddings:
 
     langchain-milvus and langchain-qdrant each accept only subclasses of their own base, and
     disagree about what the same methods return: ``for_milvus()`` and ``for_qdrant()`` give
-    each the class it wants.
+    each the class it wants. encoder: the model, or its name.
 
     Raises MissingHeadError at the first call if the model has no sparse head.
     """
 
-    def __init__(self, encoder: M3Encoder) -> None:
-        check_encoder(encoder)
-        self.encoder = encoder
+    def __init__(self, encoder: M3Encoder | str | Path) -> None:
+        self.encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:
         return f"M3SparseEmbeddings({self.encoder!r})"

@@ -12,15 +12,20 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from m3_retrievers.checks import check_k, check_no_others
+from m3_retrievers.checks import check_k
+from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.frameworks.inputs import as_hybrid
+from m3_retrievers.frameworks.options import check_others, hybrid_retriever
+from m3_retrievers.frameworks.scores import ScoreStyle, check_style
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.documents import (
-    documents_of,
     from_hit,
-    records_of,
+    make_documents,
+    restyled,
     to_document,
+    to_records,
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
 from m3_retrievers.retrieval.retriever import HybridRetriever
@@ -32,20 +37,38 @@ from m3_retrievers.types.representations import Representations
 class M3VectorStore(VectorStore):
     """An updatable store whose similarity search is the whole hybrid retrieval.
 
-    hybrid: ``HybridRetriever(encoder)`` for an empty store, or one that is filled. Searches
-    take ``k`` and a metadata ``filter``. The async methods run in a thread.
+    hybrid: a HybridRetriever, or for an empty store an encoder, M3Embeddings or a model's name.
+    Searches take ``k`` and a metadata ``filter``. The async methods run in a thread.
 
     Documents come back as they were stored. For ``metadata["scores"]`` ask for scores, or
-    retrieve with ``M3EnsembleRetriever(hybrid=store.hybrid)``.
+    retrieve with ``M3EnsembleRetriever(hybrid=store.hybrid)``. scores: how
+    ``similarity_search_with_score`` shows them, as for ``M3EnsembleRetriever``.
     """
 
-    def __init__(self, hybrid: HybridRetriever) -> None:
-        if not isinstance(hybrid, HybridRetriever):
-            raise InputError(
-                f"M3VectorStore expects a HybridRetriever, got {hybrid!r:.80}. Make an empty one "
-                "with HybridRetriever(encoder), or use from_documents or from_texts."
-            )
-        self.hybrid = hybrid
+    def __init__(
+        self,
+        hybrid: HybridRetriever | M3Encoder | M3Embeddings | str | Path,
+        *,
+        scores: ScoreStyle = "nested",
+    ) -> None:
+        self.hybrid = as_hybrid(
+            hybrid,
+            owner="M3VectorStore",
+            made_by="M3VectorStore.from_documents",
+            embeddings=M3Embeddings,
+        )
+        self.scores = check_style(scores)
+
+    def __len__(self) -> int:
+        return len(self.hybrid)
+
+    def __bool__(self) -> bool:
+        return True  # an empty store is one too
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all documents, in order of insertion."""
+        return list(self.hybrid.index.ids)
 
     def __repr__(self) -> str:
         return f"M3VectorStore({self.hybrid!r})"
@@ -59,32 +82,39 @@ class M3VectorStore(VectorStore):
     def from_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings | M3Encoder,
+        embedding: Embeddings | M3Encoder | str | Path | None = None,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> M3VectorStore:
-        """Return a store of the texts. embedding: M3Embeddings, or the encoder itself.
-
-        For legs, recall, fusion or weights, make the HybridRetriever first and add to it.
-        """
-        documents = documents_of(texts, metadatas, ids)
+        """Return a store of the texts; see ``from_documents``."""
+        documents = make_documents(texts, metadatas, ids)
         return cls.from_documents(documents, embedding, **kwargs)
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
-        embedding: Embeddings | M3Encoder,
+        embedding: Embeddings | M3Encoder | str | Path | None = None,
         *,
+        encoder: M3Encoder | str | Path | None = None,
         ids: Sequence[str | None] | None = None,
+        scores: ScoreStyle = "nested",
+        batch_size: int = 256,
+        show_progress: bool = False,
         **kwargs: Any,
     ) -> M3VectorStore:
-        """Return a store of the documents, as ``from_texts`` does of texts."""
-        check_no_others(kwargs, owner="M3VectorStore")
-        made = cls(HybridRetriever(_encoder(embedding)))
-        made.add_documents(documents, ids=ids)
+        """Return a store of the documents.
+
+        embedding, or encoder: M3Embeddings, the encoder itself, or a model's name. kwargs:
+        legs, recall, fusion, weights, bm25, tokenizer, as for ``M3EnsembleRetriever``. Raises
+        InputError for other embeddings and for options that are not known.
+        """
+        made_with = _encoder(encoder if embedding is None else embedding)
+        hybrid = hybrid_retriever(made_with, options=kwargs, method=cls.from_documents)
+        made = cls(hybrid, scores=scores)
+        made.add_documents(documents, ids=ids, batch_size=batch_size, show_progress=show_progress)
         return made
 
     def add_documents(
@@ -101,8 +131,8 @@ class M3VectorStore(VectorStore):
         ids: None takes the documents' own; a document without any gets a new one. Each batch
         is stored before the next is encoded. Raises DuplicateIdError for an id given twice.
         """
-        check_no_others(kwargs, owner="M3VectorStore")
-        records = records_of(documents, ids)
+        check_others(kwargs, self.add_documents)
+        records = to_records(documents, ids)
         return self.hybrid.upsert(records, batch_size=batch_size, show_progress=show_progress)
 
     def add_texts(
@@ -114,17 +144,18 @@ class M3VectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Store texts; see ``add_documents``."""
-        return self.add_documents(documents_of(texts, metadatas, ids), **kwargs)
+        return self.add_documents(make_documents(texts, metadatas, ids), **kwargs)
 
-    def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
-        """Remove documents, passing over unknown ids; returns True.
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any
+    ) -> bool:
+        """Remove the documents of these ids that pass the filter; returns True.
 
-        Raises InputError without ids: nothing is emptied by an argument that was forgotten.
+        Passes over unknown ids. Raises InputError without ids or a filter: nothing is emptied
+        by an argument that was forgotten.
         """
-        check_no_others(kwargs, owner="M3VectorStore")
-        if ids is None:
-            raise InputError("delete expects a list of ids, got None. Name what is to go.")
-        self.hybrid.delete(ids)
+        check_others(kwargs, self.delete)
+        self.hybrid.delete(ids, filter=filter)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -135,22 +166,22 @@ class M3VectorStore(VectorStore):
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Return the k best documents by hybrid score, as they were stored."""
-        check_no_others(kwargs, owner="M3VectorStore")
+        check_others(kwargs, self.similarity_search)
         return [to_document(hit) for hit in self.hybrid.search(query, k=k, filter=filter)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return the k best documents, each mode's score in the metadata, and the hybrid score."""
-        check_no_others(kwargs, owner="M3VectorStore")
+        check_others(kwargs, self.similarity_search_with_score)
         hits = self.hybrid.search(query, k=k, filter=filter)
-        return [(from_hit(hit), hit.score) for hit in hits]
+        return [(restyled(from_hit(hit), self.scores), hit.score) for hit in hits]
 
     def similarity_search_by_vector(
         self, embedding: Sequence[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Return the k best documents by inner product with a dense vector (h,)."""
-        check_no_others(kwargs, owner="M3VectorStore")
+        check_others(kwargs, self.similarity_search_by_vector)
         return [to_document(record) for record in self._nearest(embedding, k, filter)]
 
     def max_marginal_relevance_search(
@@ -167,7 +198,7 @@ class M3VectorStore(VectorStore):
 
         Nearness is the dense one. lambda_mult: 1 for relevance alone, 0 for diversity alone.
         """
-        check_no_others(kwargs, owner="M3VectorStore")
+        check_others(kwargs, self.max_marginal_relevance_search)
         prepared = self.hybrid.prepare(query)
         hits = self.hybrid.search(prepared, k=fetch_k, filter=filter)
         records = [Record(hit.id, hit.text, hit.metadata) for hit in hits]
@@ -186,7 +217,7 @@ class M3VectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Return k of the ``fetch_k`` nearest to a dense vector (h,), unlike each other."""
-        check_no_others(kwargs, owner="M3VectorStore")
+        check_others(kwargs, self.max_marginal_relevance_search_by_vector)
         return self._diverse(embedding, self._nearest(embedding, fetch_k, filter), k, lambda_mult)
 
     def save(self, folder: str | Path) -> None:
@@ -194,10 +225,12 @@ class M3VectorStore(VectorStore):
         self.hybrid.save(folder)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: M3Encoder | Embeddings) -> M3VectorStore:
+    def load(
+        cls, folder: str | Path, encoder: M3Encoder | Embeddings | str | Path
+    ) -> M3VectorStore:
         """Return the store saved in a folder; see ``HybridRetriever.load``.
 
-        encoder: the model, or M3Embeddings of it.
+        encoder: the model, M3Embeddings of it, or its name.
         """
         return cls(HybridRetriever.load(folder, _encoder(encoder)))
 
@@ -229,11 +262,12 @@ class M3VectorStore(VectorStore):
         return lambda score: min(1.0, max(0.0, score / total))
 
 
-def _encoder(embedding: Embeddings | M3Encoder) -> M3Encoder:
-    encoder = embedding.encoder if isinstance(embedding, M3Embeddings) else embedding
-    if not isinstance(encoder, M3Encoder):
+def _encoder(embedding: Embeddings | M3Encoder | str | Path | None) -> M3Encoder:
+    if isinstance(embedding, M3Embeddings):
+        return embedding.encoder
+    if embedding is None or isinstance(embedding, Embeddings):
         raise InputError(
-            f"M3VectorStore expects M3Embeddings or an M3Encoder, got {embedding!r:.80}. It "
-            "needs term weights and token vectors, which other embeddings do not give."
+            f"M3VectorStore expects an encoder, a model's name or M3Embeddings, got "
+            f"{embedding!r:.80}. It needs term weights and token vectors too: encoder='m3-mini'."
         )
-    return encoder
+    return as_encoder(embedding)

@@ -8,8 +8,10 @@ from typing import Any, Self
 from llama_index.core.schema import BaseComponent
 from pydantic import ConfigDict
 
+from m3_retrievers.frameworks.fields import Checked
 
-class StrictComponent(BaseComponent):
+
+class StrictComponent(Checked, BaseComponent):
     """A component that refuses an option it does not know: ignored, it would mislead.
 
     ``from_dict(component.to_dict(), encoder=encoder)`` makes it again; the model itself is not
@@ -17,6 +19,9 @@ class StrictComponent(BaseComponent):
     """
 
     model_config = ConfigDict(extra="forbid")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **kwargs: Any) -> Self:

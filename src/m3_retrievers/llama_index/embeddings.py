@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
-from pydantic import InstanceOf, computed_field, model_validator
+from pydantic import computed_field, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.fields import EncoderField
 from m3_retrievers.llama_index.component import StrictComponent
+from m3_retrievers.retrieval.threads import in_thread
 
 
 class M3Embedding(StrictComponent, BaseEmbedding):
     """Dense vectors of length 1, for any LlamaIndex index or vector store.
 
-    encoder: the model. embed_batch_size: texts of a call, 1 to 2048; the encoder sorts them
-    by length and makes its own batches. The async methods run in a thread, and concurrent
-    queries share a forward pass.
+    encoder: the model, or its name. embed_batch_size: texts of a call, 1 to 2048; the encoder
+    sorts them by length and makes its own batches. The async methods run in a thread, and
+    concurrent queries share a forward pass.
     """
 
-    encoder: InstanceOf[M3Encoder] = Field(exclude=True)
+    encoder: EncoderField = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
+
+    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(encoder=encoder, **options)
 
     @model_validator(mode="after")
     def _take_name(self) -> Self:
@@ -47,13 +52,13 @@ class M3Embedding(StrictComponent, BaseEmbedding):
         return vectors[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        return await in_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return await in_thread(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         encoded = self.encoder.encode_documents(texts, outputs=("dense",))
@@ -61,4 +66,4 @@ class M3Embedding(StrictComponent, BaseEmbedding):
         return vectors
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        return await in_thread(self._get_text_embeddings, texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from llama_index.core.vector_stores.types import (
@@ -54,12 +54,6 @@ def to_filter(filters: Filters) -> Filter | None:
         "filters expects MetadataFilters(filters=[…]), or a mapping such as {'lang': 'en'}, got "
         f"{filters!r:.80}."
     )
-
-
-def all_of(filters: Sequence[Filter | None]) -> Filter | None:
-    """Return a filter that admits what every one of these admits."""
-    present = [filter for filter in filters if filter]
-    return {"$and": present} if len(present) > 1 else next(iter(present), None)
 
 
 def _group(group: MetadataFilters) -> Filter:

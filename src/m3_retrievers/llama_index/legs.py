@@ -9,7 +9,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from m3_retrievers.index.base import Filter
-from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
+from m3_retrievers.llama_index.nodes import from_hit, from_ranking
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query, Ranking
@@ -35,7 +35,7 @@ class Leg(BaseRetriever):
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:  # noqa: ARG002
-        return [*from_ranking(self.hybrid.index, self.ranking, self.leg)]
+        return from_ranking(self.hybrid.index, self.ranking, self.leg)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await in_thread(self._retrieve, query_bundle)
@@ -48,7 +48,7 @@ def search(
     k: int,
     filter: Filter | None,
     callback_manager: CallbackManager,
-) -> list[ScoredNode]:
+) -> list[NodeWithScore]:
     """Return the k best nodes with their scores; each leg is a retrieval of its own."""
     found = hybrid.search_legs(query, k=k, filter=filter)
     for leg in _legs(hybrid, found.rankings, k=k, callback_manager=callback_manager):
@@ -63,7 +63,7 @@ async def asearch(
     k: int,
     filter: Filter | None,
     callback_manager: CallbackManager,
-) -> list[ScoredNode]:
+) -> list[NodeWithScore]:
     """Return what ``search`` does; the work runs in a thread."""
     found = await in_thread(hybrid.search_legs, query, k=k, filter=filter)
     for leg in _legs(hybrid, found.rankings, k=k, callback_manager=callback_manager):

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Unpack
 
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from m3_retrievers.checks import check_k
+from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.options import Tokenizer, check_others, chosen_bm25
 from m3_retrievers.index.base import Index
-from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.llama_index.filters import Filters, to_filter
-from m3_retrievers.llama_index.nodes import from_ranking, records_of
+from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
+from m3_retrievers.llama_index.nodes import from_ranking, restyled, to_records, without_objects
+from m3_retrievers.retrieval.storing import store
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Representations
 
 
-class LexicalRetriever(BaseRetriever):
+class LexicalRetriever(M3Retriever):
     """What the two have in common: one lexical leg of one index.
 
-    index: keeps the nodes. k: how many to return. filters: LlamaIndex's MetadataFilters, or
-    a mapping in the core's language. Nodes that share no term with the query are never
+    index: keeps the nodes. options: k or similarity_top_k, filters, scores, and LlamaIndex's
+    own; k and filters also per call. Nodes that share no term with the query are never
     returned.
     """
 
     mode: ClassVar[Mode]
 
-    def __init__(
-        self,
-        index: Index,
-        *,
-        k: int = 4,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
-        verbose: bool = False,
-    ) -> None:
-        check_k(k)
+    def __init__(self, index: Index, **options: Unpack[RetrieverOptions]) -> None:
+        check_others(options, type(self), also=RetrieverOptions.__annotations__)
         self.index = index
-        self.k = k
-        self._filter = to_filter(filters)
-        compile_filter(self._filter)  # what is wrong with it shows now, not at the first question
-        super().__init__(callback_manager=callback_manager, verbose=verbose)
+        super().__init__(**options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.index!r}, k={self.k})"
@@ -60,61 +49,55 @@ class LexicalRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = self._query(query_bundle.query_str)
         ranking = self.index.recall(query, self.mode, k=self.k, filter=self._filter)
-        return [*from_ranking(self.index, ranking, self.mode)]
+        found = from_ranking(self.index, ranking, self.mode)
+        return [restyled(node, self.scores) for node in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await asyncio.to_thread(self._retrieve, query_bundle)
+        return await in_thread(self._retrieve, query_bundle)
 
 
 class M3SparseRetriever(LexicalRetriever):
     """Retrieval by M3's learned term weights; ``metadata["scores"]["sparse"]`` says how well.
 
-    encoder: a model with a sparse head, and the one the index was built with. Other
-    arguments: index, k, filters, callback_manager, verbose.
+    encoder: a model with a sparse head, or its name; the one the index was built with.
     """
 
     mode = "sparse"
 
     def __init__(
-        self,
-        index: Index,
-        *,
-        encoder: M3Encoder,
-        k: int = 4,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
-        verbose: bool = False,
+        self, index: Index, encoder: M3Encoder | str | Path, **options: Unpack[RetrieverOptions]
     ) -> None:
-        self.encoder = encoder
-        super().__init__(
-            index, k=k, filters=filters, callback_manager=callback_manager, verbose=verbose
-        )
+        self.encoder = as_encoder(encoder)
+        super().__init__(index, **options)
 
     @classmethod
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
-        k: int = 4,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
+        batch_size: int = 256,
         show_progress: bool = False,
+        **options: Unpack[RetrieverOptions],
     ) -> M3SparseRetriever:
-        """Return a retriever over new nodes.
+        """Return a retriever over new nodes; options as for the class.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
-        given twice.
+        given twice, InputError for an option that is not known.
         """
-        check_k(k)
-        records = records_of(nodes)
-        texts = [record.text for record in records]
-        index = LocalIndex(modes=("sparse",))
-        index.add(
-            records,
-            encoder.encode_documents(texts, outputs=("sparse",), show_progress=show_progress),
+        check_others(options, cls.from_nodes, also=RetrieverOptions.__annotations__)
+        kept, objects = without_objects(nodes)
+        options["object_map"] = {**objects, **(options.get("object_map") or {})}
+        made = cls(LocalIndex(modes=("sparse",)), encoder, **options)
+        store(
+            made.index,
+            made.encoder,
+            to_records(kept),
+            replace=False,
+            batch_size=batch_size,
+            show_progress=show_progress,
         )
-        return cls(index, encoder=encoder, k=k, filters=filters, callback_manager=callback_manager)
+        return made
 
     def _query(self, text: str) -> Query:
         return Query(text, self.encoder.encode_query(text, outputs=("sparse",)))
@@ -134,18 +117,21 @@ class BM25Retriever(LexicalRetriever):
         nodes: Iterable[BaseNode],
         *,
         bm25: BM25 | None = None,
-        k: int = 4,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
+        tokenizer: Tokenizer | None = None,
+        **options: Unpack[RetrieverOptions],
     ) -> BM25Retriever:
-        """Return a retriever over new nodes.
+        """Return a retriever over new nodes; options as for the class.
 
-        bm25: None is ``BM25()``. Raises DuplicateIdError for an id given twice.
+        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``. Raises
+        DuplicateIdError for an id given twice, InputError for an option that is not known.
         """
-        check_k(k)
-        index = LocalIndex(modes=(), weighting=bm25 or BM25())
-        index.add(records_of(nodes), Representations())
-        return cls(index, k=k, filters=filters, callback_manager=callback_manager)
+        check_others(options, cls.from_nodes, also=RetrieverOptions.__annotations__)
+        kept, objects = without_objects(nodes)
+        options["object_map"] = {**objects, **(options.get("object_map") or {})}
+        index = LocalIndex(modes=(), weighting=chosen_bm25(bm25, tokenizer) or BM25())
+        made = cls(index, **options)
+        index.add(to_records(kept), Representations())
+        return made
 
     def _query(self, text: str) -> Query:
         return Query(text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
@@ -14,9 +16,10 @@ from llama_index.core.vector_stores.types import (
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
+from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.search import recall
-from m3_retrievers.llama_index.nodes import ScoredNode, from_hit, from_ranking
+from m3_retrievers.llama_index.nodes import to_node
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.plan import HybridWeights, Mode, Plan, Recall
@@ -27,33 +30,45 @@ _LEG: dict[VectorStoreQueryMode, Mode] = {
     VectorStoreQueryMode.SPARSE: "sparse",
     VectorStoreQueryMode.TEXT_SEARCH: "bm25",
 }
+# a node as it was stored, and the score it is ordered by
+_Scored: TypeAlias = tuple[BaseNode, float]
 
 
 def answer(
-    hybrid: HybridRetriever, query: VectorStoreQuery, *, filter: Filter | None
+    hybrid: HybridRetriever,
+    query: VectorStoreQuery,
+    *,
+    filter: Filter | None,
+    mmr_threshold: float | None = None,
+    mmr_prefetch_k: int | None = None,
 ) -> VectorStoreQueryResult:
     """Return the best nodes in the query's mode, with their scores, best first.
 
     Raises InputError for a mode that this package or this index does not have, for
-    ``alpha`` outside 0..1, and for a question without text where text is needed.
+    ``alpha`` or an MMR threshold outside 0..1, and for a question without text where text is
+    needed.
     """
     if query.mode is VectorStoreQueryMode.HYBRID:
         found = _by_all(hybrid, query, filter)
+    elif query.mode is VectorStoreQueryMode.MMR:
+        threshold = query.mmr_threshold if mmr_threshold is None else mmr_threshold
+        found = _diverse(hybrid, query, filter, threshold, mmr_prefetch_k)
     elif query.mode in _LEG:
         found = _by_one(hybrid, query, filter)
     else:
-        known = [mode.value for mode in (*_LEG, VectorStoreQueryMode.HYBRID)]
+        others = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.MMR)
+        known = [mode.value for mode in (*_LEG, *others)]
         raise InputError(f"mode expects one of {known}, got {query.mode.value!r}.")
     return VectorStoreQueryResult(
-        nodes=[one.node for one in found],
-        similarities=[one.get_score() for one in found],
-        ids=[one.node_id for one in found],
+        nodes=[node for node, _ in found],
+        similarities=[score for _, score in found],
+        ids=[node.node_id for node, _ in found],
     )
 
 
 def _by_one(
     hybrid: HybridRetriever, query: VectorStoreQuery, filter: Filter | None
-) -> list[ScoredNode]:
+) -> list[_Scored]:
     leg = _LEG[query.mode]
     if leg not in hybrid.index.modes:
         raise InputError(
@@ -64,25 +79,60 @@ def _by_one(
     depth = query.sparse_top_k if leg == "sparse" else None
     k = query.similarity_top_k if depth is None else depth
     check_k(k, name="similarity_top_k")
-    asked, ids = _asked(hybrid, query, leg), query.node_ids or None
-    ranking = recall(hybrid.index, asked, leg, k=k, filter=filter, ids=ids)
-    return from_ranking(hybrid.index, ranking, leg)
+    asked = _asked(hybrid, query, leg)
+    ranking = recall(hybrid.index, asked, leg, k=k, filter=filter, ids=_ids(query))
+    score_of = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
+    return [(to_node(one), score_of[one.id]) for one in hybrid.get(ranking.ids)]
 
 
 def _by_all(
     hybrid: HybridRetriever, query: VectorStoreQuery, filter: Filter | None
-) -> list[ScoredNode]:
+) -> list[_Scored]:
     k = query.similarity_top_k if query.hybrid_top_k is None else query.hybrid_top_k
     check_k(k, name="similarity_top_k")
+    asked, plan = _question(hybrid, query), _tuned(hybrid.plan, query)
+    hits = hybrid.search_legs(asked, k=k, filter=filter, ids=_ids(query), plan=plan).hits
+    return [(to_node(hit), hit.score) for hit in hits]
+
+
+def _diverse(
+    hybrid: HybridRetriever,
+    query: VectorStoreQuery,
+    filter: Filter | None,
+    threshold: float | None,
+    fetched: int | None,
+) -> list[_Scored]:
+    """Return the nodes of the best hybrid hits that are near the question and unlike each other.
+
+    Nearness is the dense one; the scores are the hybrid ones.
+    """
+    k = query.similarity_top_k
+    check_k(k, name="similarity_top_k")
+    check_k(FETCHED if fetched is None else fetched, name="mmr_prefetch_k")
+    asked = _question(hybrid, query)
+    hits = hybrid.search_legs(
+        asked, k=max(k, fetched or FETCHED), filter=filter, ids=_ids(query)
+    ).hits
+    stored = hybrid.vectors([hit.id for hit in hits], outputs=("dense",)).require("dense")
+    dense = asked.representations.dense  # None where dense counts for nothing
+    if dense is None:
+        dense = hybrid.encoder.encode_query(asked.text, outputs=("dense",)).require("dense")
+    chosen = mmr(dense[0], stored, k=k, trade_off=TRADE_OFF if threshold is None else threshold)
+    return [(to_node(hits[row]), hits[row].score) for row in chosen]
+
+
+def _question(hybrid: HybridRetriever, query: VectorStoreQuery) -> Query:
+    """Return the question with all that a hybrid search needs of it."""
     asked = hybrid.prepare(_text(query))
-    if query.query_embedding is not None:
-        dense = _vector(query.query_embedding)
-        asked = Query(asked.text, replace(asked.representations, dense=dense))
-    # LlamaIndex means all nodes by an empty list of ids
-    found = hybrid.search_legs(
-        asked, k=k, filter=filter, ids=query.node_ids or None, plan=_tuned(hybrid.plan, query)
-    )
-    return [from_hit(hit) for hit in found.hits]
+    if query.query_embedding is None:
+        return asked
+    dense = _vector(query.query_embedding)
+    return Query(asked.text, replace(asked.representations, dense=dense))
+
+
+def _ids(query: VectorStoreQuery) -> list[str] | None:
+    """Return the ids a query is restricted to; LlamaIndex means all nodes by an empty list."""
+    return query.node_ids or None
 
 
 def _asked(hybrid: HybridRetriever, query: VectorStoreQuery, leg: Mode) -> Query:

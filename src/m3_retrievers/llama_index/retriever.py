@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.callbacks import CallbackManager
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import InputError
-from m3_retrievers.frameworks.ensemble import FOREIGN_FUSION, check_doors, named_legs
+from m3_retrievers.frameworks import ensemble
+from m3_retrievers.frameworks.options import HybridOptions, check_others, hybrid_retriever
 from m3_retrievers.index.base import Index
-from m3_retrievers.index.filters import compile_filter
-from m3_retrievers.llama_index.filters import Filters, to_filter
-from m3_retrievers.llama_index.fused import fuse
+from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
+from m3_retrievers.llama_index.fused import afuse_all, filtered, fuse_all
 from m3_retrievers.llama_index.legs import asearch, search
-from m3_retrievers.llama_index.nodes import records_of
+from m3_retrievers.llama_index.nodes import restyled, to_records, without_objects
+from m3_retrievers.llama_index.questions import prepared
+from m3_retrievers.llama_index.reranker import nested, with_reranker_score
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.types.plan import DEFAULT_LEGS, Fusion, HybridWeights, Mode, Recall
+from m3_retrievers.retrieval.threads import in_thread
+from m3_retrievers.types.plan import Fusion
+
+_MADE_BY = "M3EnsembleRetriever.from_nodes"
 
 
-class M3EnsembleRetriever(BaseRetriever):
-    """Hybrid retrieval behind LlamaIndex's retriever interface; two doors lead to it.
+class EnsembleOptions(RetrieverOptions, HybridOptions, total=False):
+    """The options of a new M3EnsembleRetriever and of the HybridRetriever under it."""
 
-    ``from_nodes``, ``from_index``, or ``M3EnsembleRetriever(HybridRetriever(…))``: all legs
-    read one index, and the query is encoded once. filters: LlamaIndex's MetadataFilters, or a
-    mapping in the core's language; they apply before each leg's top k.
+    reranker: BaseNodePostprocessor | None
+    rerank_depth: int
+
+
+class M3EnsembleRetriever(M3Retriever):
+    """Hybrid retrieval behind LlamaIndex's retriever interface, over one of two sources.
+
+    ``from_nodes``, ``from_index``, ``load``, or ``M3EnsembleRetriever(HybridRetriever(…))``:
+    all legs read one index, and the query is encoded once. Of a QueryBundle with
+    ``custom_embedding_strs`` (HyDE) the dense part is the mean of their vectors; the other
+    legs and ColBERT read the question itself.
 
     ``retrievers=[…]``: retrievers of any kind are run as they are and their nodes fused
-    (``fusion``, RRF unless another is given), then reordered by ``reranker`` if there is one.
-    Each leg returns as many nodes as it is set up to, through filters of its own; give it
-    more than k. id_key: a metadata entry that identifies nodes, where the legs' nodes have
-    neither ids nor metadata in common.
+    (``fusion``, RRF unless another is given; weights: of RRF, a number a retriever). Each
+    returns as many nodes as it is set up to; give it more than k. Two nodes are the same if
+    their ids are, or text and metadata; id_key: a metadata entry that decides instead.
 
-    k: how many nodes to return. Every node returned is a copy, and its ``metadata["scores"]``
-    says how it got there: each mode's own score and ``hybrid``, or ``fusion``. Each leg shows
-    up as a retrieval of its own. No language model is involved.
+    reranker: any node postprocessor; it reorders the best ``rerank_depth`` candidates of
+    either source, and its score is in the scores as ``reranker``.
+
+    k, or similarity_top_k: how many nodes to return, also per call; so is ``filters``,
+    LlamaIndex's MetadataFilters or a mapping in the core's language, which apply before each
+    leg's top k; a retriever that cannot do that makes it an error.
+
+    Every node returned is a copy with its scores: each mode's own and ``hybrid``, or
+    ``fusion``. scores: ``"nested"`` writes ``metadata["scores"]``, ``"flat"`` an entry a score
+    such as ``metadata["score_dense"]``, hidden from models; ``"off"`` none:
+    QueryFusionRetriever, which removes duplicates by a hash of text and metadata, needs that.
+
+    objects or object_map: what IndexNodes stand for, as for every retriever; ``from_nodes``
+    finds them in the nodes. Each leg shows up as a retrieval of its own. No language model is
+    involved.
     """
 
     def __init__(
@@ -49,46 +71,35 @@ class M3EnsembleRetriever(BaseRetriever):
         *,
         retrievers: Sequence[BaseRetriever] | None = None,
         reranker: BaseNodePostprocessor | None = None,
+        rerank_depth: int = ensemble.RERANK_DEPTH,
         fusion: Fusion | None = None,
+        weights: Sequence[float] | None = None,
         id_key: str | None = None,
-        filters: Filters = None,
-        k: int = 4,
-        callback_manager: CallbackManager | None = None,
-        verbose: bool = False,
+        **options: Unpack[RetrieverOptions],
     ) -> None:
-        check_doors(
+        check_others(options, type(self), also=RetrieverOptions.__annotations__)
+        if hybrid is not None:
+            ensemble.check_hybrid(hybrid, made_by=_MADE_BY)
+        if retrievers is not None:
+            retrievers = ensemble.check_retrievers(retrievers, BaseRetriever)
+        ensemble.check_sources(
             hybrid,
             retrievers,
-            first="a HybridRetriever",
-            made_by="from_nodes",
-            foreign_only={"reranker": reranker, "fusion": fusion, "id_key": id_key},
+            made_by=_MADE_BY,
+            retrievers_only={"fusion": fusion, "weights": weights, "id_key": id_key},
         )
-        if hybrid is not None and not isinstance(hybrid, HybridRetriever):
-            raise InputError(
-                f"M3EnsembleRetriever expects a HybridRetriever, got {hybrid!r:.80}. Give "
-                "retrievers as retrievers=[…]; an M3VectorStore has one under .hybrid."
-            )
-        for leg in retrievers or ():
-            if not isinstance(leg, BaseRetriever):
-                raise InputError(
-                    f"retrievers expects LlamaIndex retrievers, got {leg!r:.80}. Of an index take "
-                    ".as_retriever()."
-                )
-        if hybrid is None and filters is not None:
-            raise InputError(
-                "filters expects a HybridRetriever, got retrievers=. Give each retriever its own "
-                "filters, which it applies before it takes its best."
-            )
-        check_k(k)
+        check_k(rerank_depth, name="rerank_depth")
         self.hybrid = hybrid
         self.retrievers = list(retrievers or ())
-        self.reranker = reranker
-        self.fusion = fusion or FOREIGN_FUSION
+        self.reranker: BaseNodePostprocessor | None = ensemble.check_reranker(
+            reranker, BaseNodePostprocessor, example="M3ColbertRerank"
+        )
+        self.rerank_depth = rerank_depth
+        self.fusion = ensemble.chosen_fusion(fusion, weights, count=len(self.retrievers))
         self.id_key = id_key
-        self.k = k
-        self._filter = to_filter(filters)
-        compile_filter(self._filter)  # what is wrong with it shows now, not at the first question
-        super().__init__(callback_manager=callback_manager, verbose=verbose)
+        super().__init__(**options)
+        if hybrid is None:
+            filtered(ensemble.by_name(self.retrievers), self._filter)
 
     def __repr__(self) -> str:
         inside = self.retrievers if self.hybrid is None else self.hybrid
@@ -98,86 +109,100 @@ class M3EnsembleRetriever(BaseRetriever):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
+        encoder: M3Encoder | str | Path,
         *,
-        encoder: M3Encoder,
-        k: int = 4,
-        legs: Sequence[Mode] = DEFAULT_LEGS,
-        recall: Recall | None = None,
-        fusion: Fusion | None = None,
-        weights: HybridWeights | None = None,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
+        batch_size: int = 256,
         show_progress: bool = False,
+        **options: Unpack[EnsembleOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over a new index of the nodes (documents are nodes too).
 
-        legs, recall, fusion, weights: as for ``HybridRetriever``. Raises DuplicateIdError for
-        an id given twice.
+        encoder: the model, or its name. options: legs, recall, fusion, weights, as for
+        ``HybridRetriever``; bm25 or tokenizer, for a BM25 leg; k and the other options of the
+        retriever. batch_size, show_progress: as for ``HybridRetriever.add``. Raises
+        DuplicateIdError for an id given twice.
         """
-        check_k(k)
-        hybrid = HybridRetriever(encoder, legs=legs, recall=recall, fusion=fusion, weights=weights)
-        hybrid.upsert(records_of(nodes), show_progress=show_progress)
-        return cls(hybrid, k=k, filters=filters, callback_manager=callback_manager)
+        check_others(options, cls.from_nodes, also=EnsembleOptions.__annotations__)
+        kept, objects = without_objects(nodes)
+        own, hybrid_options = _split(options)
+        own["object_map"] = {**objects, **(own.get("object_map") or {})}
+        hybrid = hybrid_retriever(encoder, options=hybrid_options, method=cls.from_nodes)
+        made = cls(hybrid, **own)
+        hybrid.upsert(to_records(kept), batch_size=batch_size, show_progress=show_progress)
+        return made
 
     @classmethod
     def from_index(
         cls,
         index: Index,
-        *,
-        encoder: M3Encoder,
-        k: int = 4,
-        legs: Sequence[Mode] = DEFAULT_LEGS,
-        recall: Recall | None = None,
-        fusion: Fusion | None = None,
-        weights: HybridWeights | None = None,
-        filters: Filters = None,
-        callback_manager: CallbackManager | None = None,
+        encoder: M3Encoder | str | Path,
+        **options: Unpack[EnsembleOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over an index that is there already; see ``HybridRetriever``."""
-        hybrid = HybridRetriever(
-            encoder, index, legs=legs, recall=recall, fusion=fusion, weights=weights
+        check_others(options, cls.from_index, also=EnsembleOptions.__annotations__)
+        own, hybrid_options = _split(options)
+        return cls(
+            hybrid_retriever(encoder, index, options=hybrid_options, method=cls.from_index), **own
         )
-        return cls(hybrid, k=k, filters=filters, callback_manager=callback_manager)
+
+    def save(self, folder: str | Path) -> None:
+        """Write index and settings to a folder; see ``HybridRetriever.save``.
+
+        Raises InputError for an ensemble of retrievers, which keep their nodes themselves.
+        """
+        ensemble.check_savable(self.hybrid).save(folder)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+    ) -> M3EnsembleRetriever:
+        """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
+
+        options: k, filters, scores, reranker, objects and the others that are not saved.
+        """
+        return cls(HybridRetriever.load(folder, encoder), **options)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        depth = self.k if self.reranker is None else max(self.k, self.rerank_depth)
         if self.hybrid is not None:
-            return [
-                *search(
-                    self.hybrid,
-                    query_bundle.query_str,
-                    k=self.k,
-                    filter=self._filter,
-                    callback_manager=self.callback_manager,
-                )
-            ]
-        found = [leg.retrieve(_own(query_bundle)) for leg in self.retrievers]
-        fused = self._fuse(found)
+            found = search(
+                self.hybrid,
+                prepared(self.hybrid, query_bundle),
+                k=depth,
+                filter=self._filter,
+                callback_manager=self.callback_manager,
+            )
+        else:
+            found = fuse_all(self.retrievers, query_bundle, **self._fusing())
         if self.reranker is None:
-            return fused[: self.k]
-        return self.reranker.postprocess_nodes(fused, query_bundle=query_bundle)[: self.k]
+            return [restyled(node, self.scores) for node in found[: self.k]]
+        best = nested(self.reranker).postprocess_nodes(found[:depth], query_bundle=query_bundle)
+        return with_reranker_score(best[: self.k], self.scores)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        depth = self.k if self.reranker is None else max(self.k, self.rerank_depth)
         if self.hybrid is not None:
-            return [
-                *await asearch(
-                    self.hybrid,
-                    query_bundle.query_str,
-                    k=self.k,
-                    filter=self._filter,
-                    callback_manager=self.callback_manager,
-                )
-            ]
-        runs = (leg.aretrieve(_own(query_bundle)) for leg in self.retrievers)
-        fused = await asyncio.to_thread(self._fuse, await asyncio.gather(*runs))
+            found = await asearch(
+                self.hybrid,
+                await in_thread(prepared, self.hybrid, query_bundle),
+                k=depth,
+                filter=self._filter,
+                callback_manager=self.callback_manager,
+            )
+        else:
+            found = await afuse_all(self.retrievers, query_bundle, **self._fusing())
         if self.reranker is None:
-            return fused[: self.k]
-        best = await self.reranker.apostprocess_nodes(fused, query_bundle=query_bundle)
-        return best[: self.k]
+            return [restyled(node, self.scores) for node in found[: self.k]]
+        best = await nested(self.reranker).apostprocess_nodes(
+            found[:depth], query_bundle=query_bundle
+        )
+        return with_reranker_score(best[: self.k], self.scores)
 
-    def _fuse(self, found: Sequence[Sequence[NodeWithScore]]) -> list[NodeWithScore]:
-        return [*fuse(named_legs(found), self.fusion, id_key=self.id_key)]
+    def _fusing(self) -> dict[str, Any]:
+        return {"fusion": self.fusion, "id_key": self.id_key, "filter": self._filter}
 
 
-def _own(query_bundle: QueryBundle) -> QueryBundle:
-    """Return a copy for one leg: a vector retriever leaves its embedding in what it is given."""
-    return replace(query_bundle)
+def _split(options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the retriever's own options, and those of the HybridRetriever under it."""
+    under = {name: options[name] for name in HybridOptions.__annotations__ if name in options}
+    return {name: given for name, given in options.items() if name not in under}, under

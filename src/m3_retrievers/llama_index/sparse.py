@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding
 from llama_index.core.bridge.pydantic import Field
-from pydantic import ConfigDict, InstanceOf, model_validator
+from pydantic import ConfigDict, model_validator
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import MissingExtraError
+from m3_retrievers.frameworks.fields import Checked, EncoderField
 from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
 from m3_retrievers.llama_index.qdrant import M3QdrantSparseFunctions
+from m3_retrievers.retrieval.threads import in_thread
 
 
-class M3SparseEmbedding(BaseSparseEmbedding):
+class M3SparseEmbedding(Checked, BaseSparseEmbedding):
     """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
 
     ``similarity`` is the plain inner product that M3 is trained for, not the base class's
     cosine. The async methods run in a thread, and concurrent queries share a forward pass.
     ``for_milvus()`` and ``for_qdrant()`` give LlamaIndex's bindings what each of them takes.
 
-    Raises MissingHeadError at the first call if the model has no sparse head.
+    encoder: the model, or its name. Raises MissingHeadError at the first call if the model has
+    no sparse head.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    encoder: InstanceOf[M3Encoder] = Field(exclude=True)
+    encoder: EncoderField = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
+
+    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+        super().__init__(encoder=encoder, **options)
 
     @model_validator(mode="after")
     def _take_name(self) -> Self:
@@ -50,14 +56,14 @@ class M3SparseEmbedding(BaseSparseEmbedding):
 
         Raises MissingExtraError where llama-index-vector-stores-milvus is not installed.
         """
-        try:
-            from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                package="llama-index-vector-stores-milvus",
-                extra="llama-index-milvus",
-                purpose="M3SparseEmbedding.for_milvus()",
-            ) from error
+        require_package(
+            "llama-index-vector-stores-milvus",
+            module="llama_index.vector_stores.milvus",
+            extra="llama-index-milvus",
+            purpose="M3SparseEmbedding.for_milvus()",
+        )
+        from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
+
         BaseSparseEmbeddingFunction.register(M3MilvusSparseFunction)
         return M3MilvusSparseFunction(self.encoder)
 
@@ -69,16 +75,16 @@ class M3SparseEmbedding(BaseSparseEmbedding):
         return self.encoder.encode_query(query, outputs=("sparse",)).to_dicts()[0]
 
     async def _aget_query_embedding(self, query: str) -> dict[int, float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        return await in_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> dict[int, float]:
         return self._get_text_embeddings([text])[0]
 
     async def _aget_text_embedding(self, text: str) -> dict[int, float]:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return await in_thread(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
         return self.encoder.encode_documents(texts, outputs=("sparse",)).to_dicts()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        return await in_thread(self._get_text_embeddings, texts)

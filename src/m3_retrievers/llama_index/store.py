@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -16,30 +15,38 @@ from llama_index.core.vector_stores.types import (
     DEFAULT_PERSIST_DIR,
     DEFAULT_PERSIST_FNAME,
     BasePydanticVectorStore,
-    MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryResult,
 )
 from pydantic import InstanceOf
 
-from m3_retrievers.checks import check_ids, check_no_others
+from m3_retrievers.checks import check_ids
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.base import Filter, Index
-from m3_retrievers.index.filters import compile_filter
+from m3_retrievers.frameworks.inputs import all_of, as_hybrid
+from m3_retrievers.frameworks.options import (
+    HybridOptions,
+    check_options,
+    check_others,
+    hybrid_retriever,
+)
+from m3_retrievers.index.base import Index
+from m3_retrievers.llama_index import storage
 from m3_retrievers.llama_index.embeddings import M3Embedding
-from m3_retrievers.llama_index.filters import all_of, to_filter
-from m3_retrievers.llama_index.nodes import REF_DOC_ID, records_of, to_node
+from m3_retrievers.llama_index.filters import Filters, to_filter
+from m3_retrievers.llama_index.nodes import REF_DOC_ID, check_nodes, to_node, to_records
 from m3_retrievers.llama_index.query import answer
 from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.retrieval.threads import in_thread
 
 
 class M3VectorStore(BasePydanticVectorStore):
     """An updatable store that searches by vectors, by terms, or by the whole hybrid score.
 
-    hybrid: ``HybridRetriever(encoder)`` for an empty store, or one that is filled. The modes
-    of a query: ``default`` (dense), ``sparse`` (M3's term weights), ``text_search`` (BM25, if
-    ``"bm25"`` is among the retriever's legs) and ``hybrid``. The async methods run in a thread.
+    hybrid: a HybridRetriever, or for an empty store an encoder, M3Embedding or a model's name.
+    The modes of a query: ``default`` (dense), ``sparse`` (M3's term weights), ``text_search``
+    (BM25, if ``"bm25"`` is among the retriever's legs), ``hybrid``, and ``mmr`` (the best
+    hybrid hits that are unlike each other). The async methods run in a thread.
 
     The store encodes nodes and questions itself, each once; embeddings on nodes are not
     read. LlamaIndex wants some all the same: give an index over the store
@@ -57,8 +64,51 @@ class M3VectorStore(BasePydanticVectorStore):
     stores_text: bool = Field(default=True, exclude=True)
     is_embedding_query: bool = False
 
-    def __init__(self, hybrid: HybridRetriever, *, is_embedding_query: bool = False) -> None:
-        super().__init__(hybrid=hybrid, is_embedding_query=is_embedding_query)  # type: ignore[call-arg]
+    def __init__(
+        self,
+        hybrid: HybridRetriever | M3Encoder | M3Embedding | str | Path,
+        *,
+        is_embedding_query: bool = False,
+        **others: Any,
+    ) -> None:
+        check_others(set(others) - {"stores_text"}, type(self))
+        given = as_hybrid(
+            hybrid,
+            owner="M3VectorStore",
+            made_by="M3VectorStore.from_nodes",
+            embeddings=M3Embedding,
+        )
+        super().__init__(hybrid=given, is_embedding_query=is_embedding_query)  # type: ignore[call-arg]
+
+    @classmethod
+    def from_nodes(
+        cls,
+        nodes: Iterable[BaseNode],
+        encoder: M3Encoder | str | Path,
+        *,
+        batch_size: int = 256,
+        show_progress: bool = False,
+        **options: Unpack[HybridOptions],
+    ) -> M3VectorStore:
+        """Return a store of the nodes (documents are nodes too).
+
+        encoder: the model, or its name. options: legs, recall, fusion, weights, bm25,
+        tokenizer, as for ``M3EnsembleRetriever``.
+        """
+        made = cls(hybrid_retriever(encoder, options=options, method=cls.from_nodes))
+        made.add(check_nodes(nodes), batch_size=batch_size, show_progress=show_progress)
+        return made
+
+    def __len__(self) -> int:
+        return len(self.hybrid)
+
+    def __bool__(self) -> bool:
+        return True  # LlamaIndex passes over a store that is false, and an empty one is one too
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all nodes, in order of insertion."""
+        return list(self.hybrid.index.ids)
 
     @classmethod
     def class_name(cls) -> str:
@@ -90,27 +140,27 @@ class M3VectorStore(BasePydanticVectorStore):
         Each batch is stored before the next is encoded. Raises DuplicateIdError for an id
         given twice.
         """
-        check_no_others(kwargs, owner="M3VectorStore")
-        records = records_of(nodes)
+        check_others(kwargs, self.add)
+        records = to_records(nodes)
         return self.hybrid.upsert(records, batch_size=batch_size, show_progress=show_progress)
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Store nodes; see ``add``."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
+        return await in_thread(self.add, nodes, **kwargs)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of one document; an unknown one has none."""
-        check_no_others(delete_kwargs, owner="M3VectorStore")
-        self.hybrid.delete(self._ids(None, {REF_DOC_ID: {"$eq": ref_doc_id}}))
+        check_others(delete_kwargs, self.delete)
+        self.hybrid.delete(filter={REF_DOC_ID: {"$eq": ref_doc_id}})
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of one document; see ``delete``."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+        await in_thread(self.delete, ref_doc_id, **delete_kwargs)
 
     def delete_nodes(
         self,
         node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
+        filters: Filters = None,
         **delete_kwargs: Any,
     ) -> None:
         """Remove the nodes of these ids that pass the filters, passing over unknown ids.
@@ -118,21 +168,23 @@ class M3VectorStore(BasePydanticVectorStore):
         Raises InputError without either: nothing is emptied by an argument that was
         forgotten; that is what ``clear`` is for.
         """
-        check_no_others(delete_kwargs, owner="M3VectorStore")
+        check_others(delete_kwargs, self.delete_nodes)
         if node_ids is None and filters is None:
             raise InputError(
                 "delete_nodes expects node_ids or filters, got neither. To remove all, use clear."
             )
-        self.hybrid.delete(self._ids(node_ids, to_filter(filters)))
+        if node_ids is not None:
+            check_ids(node_ids, name="node_ids")
+        self.hybrid.delete(node_ids, filter=to_filter(filters))
 
     async def adelete_nodes(
         self,
         node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
+        filters: Filters = None,
         **delete_kwargs: Any,
     ) -> None:
         """Remove nodes; see ``delete_nodes``."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+        await in_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     def clear(self) -> None:
         """Remove all nodes."""
@@ -140,20 +192,25 @@ class M3VectorStore(BasePydanticVectorStore):
 
     async def aclear(self) -> None:
         """Remove all nodes."""
-        await asyncio.to_thread(self.clear)
+        await in_thread(self.clear)
 
     def get_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+        self, node_ids: list[str] | None = None, filters: Filters = None
     ) -> list[BaseNode]:
         """Return the nodes of these ids, in their order, or all that pass the filters."""
-        ids = self._ids(node_ids, to_filter(filters))
-        return [to_node(record) for record in self.hybrid.get(ids)]
+        index, filter = self.hybrid.index, to_filter(filters)
+        with index.snapshot():
+            admitted = index.where(filter)
+            if node_ids is not None:
+                known = set(admitted)
+                admitted = [id for id in check_ids(node_ids, name="node_ids") if id in known]
+            return [to_node(record) for record in index.get(admitted)]
 
     async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+        self, node_ids: list[str] | None = None, filters: Filters = None
     ) -> list[BaseNode]:
         """Return nodes; see ``get_nodes``."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+        return await in_thread(self.get_nodes, node_ids, filters)
 
     # Search
 
@@ -165,43 +222,52 @@ class M3VectorStore(BasePydanticVectorStore):
         filters, doc_ids, node_ids: restrict what is found, before the top k of each leg.
         alpha: in hybrid mode, 0 for term weights alone to 1 for vectors alone (dense and
             ColBERT, in the retriever's own proportion); None is the retriever's own weights.
+        kwargs (``vector_store_kwargs`` of an index's retriever): in mmr mode ``mmr_threshold``,
+            1 for nearness alone to 0 for unlikeness alone, 0.5 where none is given, and
+            ``mmr_prefetch_k``, how many hybrid hits to choose from, 20 where none is given.
 
         Raises InputError for a mode that the store or its index does not have.
         """
-        check_no_others(kwargs, owner="M3VectorStore")
+        known = ("mmr_threshold", "mmr_prefetch_k")
+        check_options(kwargs, known=known, owner="M3VectorStore.query")
         of_documents = {REF_DOC_ID: {"$in": query.doc_ids}} if query.doc_ids else None
-        return answer(self.hybrid, query, filter=all_of([to_filter(query.filters), of_documents]))
+        filter = all_of([to_filter(query.filters), of_documents])
+        return answer(self.hybrid, query, filter=filter, **kwargs)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the best nodes; see ``query``. Concurrent questions share a forward pass."""
-        return await asyncio.to_thread(self.query, query, **kwargs)
+        return await in_thread(self.query, query, **kwargs)
 
     # On disk
 
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Write the store to a folder of this name; see ``HybridRetriever.save``.
 
-        Called by ``StorageContext.persist``. Raises InputError for a file system that is not
-        local: an index that is safe against a crash needs one.
+        ``StorageContext.persist`` names a .json file: then the folder stands beside it, and the
+        file says how to read it to whoever takes it for a store of LlamaIndex's own. Raises
+        InputError for a file system that is not local: an index that is safe against a crash
+        needs one.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InputError(
                 f"persist expects a local folder, got {type(fs).__name__}. Persist to a local "
                 "folder and copy it."
             )
-        self.hybrid.save(persist_path)
+        storage.write(self.hybrid, persist_path)
 
     @classmethod
-    def from_persist_path(cls, persist_path: str | Path, encoder: M3Encoder) -> M3VectorStore:
-        """Return the store that was written to a folder; see ``HybridRetriever.load``."""
-        return cls(HybridRetriever.load(persist_path, encoder))
+    def from_persist_path(
+        cls, persist_path: str | Path, encoder: M3Encoder | str | Path
+    ) -> M3VectorStore:
+        """Return the store that ``persist`` wrote; see ``HybridRetriever.load``."""
+        return cls(HybridRetriever.load(storage.folder_of(persist_path), encoder))
 
     @classmethod
     def from_persist_dir(
         cls,
         persist_dir: str | Path = DEFAULT_PERSIST_DIR,
         *,
-        encoder: M3Encoder,
+        encoder: M3Encoder | str | Path,
         namespace: str = DEFAULT_VECTOR_STORE,
     ) -> M3VectorStore:
         """Return the store that ``StorageContext.persist(persist_dir)`` wrote.
@@ -211,13 +277,6 @@ class M3VectorStore(BasePydanticVectorStore):
         """
         name = f"{namespace}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
         return cls.from_persist_path(Path(persist_dir) / name, encoder)
-
-    def _ids(self, node_ids: Sequence[str] | None, filter: Filter | None) -> list[str]:
-        if node_ids is not None:
-            check_ids(node_ids, name="node_ids")
-        passes = compile_filter(filter)
-        wanted = self.hybrid.index.ids if node_ids is None else node_ids
-        return [record.id for record in self.hybrid.get(wanted) if passes(record.metadata)]
 
 
 class _QuestionsOnly(M3Embedding):

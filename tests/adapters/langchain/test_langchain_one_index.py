@@ -228,10 +228,10 @@ def test_unknown_option_is_refused(retriever: M3EnsembleRetriever) -> None:
         retriever.invoke(QUERY, filters={"n": 3})
 
 
-def test_one_door_at_a_time(retriever: M3EnsembleRetriever) -> None:
-    with pytest.raises(ValueError, match="either hybrid= or"):
+def test_one_source_at_a_time(retriever: M3EnsembleRetriever) -> None:
+    with pytest.raises(ValueError, match="expects hybrid= or"):
         M3EnsembleRetriever()
-    with pytest.raises(ValueError, match="either hybrid= or"):
+    with pytest.raises(ValueError, match="expects hybrid= or"):
         M3EnsembleRetriever(hybrid=retriever.hybrid, retrievers=[retriever])
     with pytest.raises(ValueError, match="fusion"):
         M3EnsembleRetriever(hybrid=retriever.hybrid, fusion=ReciprocalRankFusion())

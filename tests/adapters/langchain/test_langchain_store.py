@@ -171,7 +171,7 @@ def test_bad_input_is_refused(store: M3VectorStore) -> None:
         store.similarity_search(QUERY, filter={"n": {"$near": 1}})
     with pytest.raises(InputError, match="filters"):
         store.similarity_search(QUERY, filters={})
-    with pytest.raises(InputError, match="list of ids"):
+    with pytest.raises(InputError, match="a list of ids or a filter=, got neither"):
         store.delete()
     with pytest.raises(InputError, match="list of strings"):
         store.add_texts("one string")

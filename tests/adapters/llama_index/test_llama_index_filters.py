@@ -14,8 +14,9 @@ from llama_index.core.vector_stores import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 from m3_retrievers.errors import FilterError
+from m3_retrievers.frameworks.inputs import all_of
 from m3_retrievers.index.filters import compile_filter
-from m3_retrievers.llama_index.filters import all_of, to_filter
+from m3_retrievers.llama_index.filters import to_filter
 
 DOCUMENTS: list[dict[str, Any]] = [
     {"year": 2020, "lang": "en", "tags": ["rag", "search"]},

@@ -191,8 +191,8 @@ class Asks(MockLLM):
 
 def test_query_fusion_knows_a_node_again(encoder: M3Encoder, nodes: list[TextNode]) -> None:
     legs = [
-        M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6),
-        BM25Retriever.from_nodes(nodes, k=6),
+        M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6, scores="off"),
+        BM25Retriever.from_nodes(nodes, k=6, scores="off"),
     ]
     fusion = QueryFusionRetriever(
         [*legs],
@@ -214,7 +214,7 @@ def test_query_fusion_knows_a_node_again(encoder: M3Encoder, nodes: list[TextNod
 
 async def test_query_fusion_async(encoder: M3Encoder, nodes: list[TextNode]) -> None:
     fusion = QueryFusionRetriever(
-        [M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6)],
+        [M3EnsembleRetriever.from_nodes(nodes, encoder=encoder, k=6, scores="off")],
         llm=Asks(),
         mode=FUSION_MODES.RELATIVE_SCORE,
         num_queries=4,

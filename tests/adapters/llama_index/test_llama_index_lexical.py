@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from m3_retrievers import BM25, M3Encoder
@@ -56,7 +56,7 @@ def test_metadata_is_searched_as_it_is_embedded(make: Any) -> None:
     )
     found = make([hidden, shown]).retrieve("tweezers")
     assert found[0].node_id == "shown"
-    assert found[0].node == shown
+    assert found[0].get_content(MetadataMode.EMBED) == shown.get_content(MetadataMode.EMBED)
 
 
 def test_k_filters_and_ties(make: Any, nodes: list[TextNode]) -> None:

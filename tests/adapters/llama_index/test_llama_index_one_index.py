@@ -102,7 +102,8 @@ def test_an_index_of_one_framework_answers_in_the_other(
     here = M3EnsembleRetriever(theirs.hybrid, k=5).retrieve(QUERY)
     there = lc.M3EnsembleRetriever(hybrid=retriever.hybrid, k=5).invoke(QUERY)
     assert answers(here) == answers(there)
-    assert here[0].node.metadata == nodes[int(here[0].node_id)].metadata
+    stored = {**nodes[int(here[0].node_id)].metadata, "scores": here[0].metadata["scores"]}
+    assert here[0].metadata == stored
 
 
 def test_hits_are_the_core_retrievers(
@@ -114,15 +115,8 @@ def test_hits_are_the_core_retrievers(
     assert [(one.node_id, one.score, one.metadata["scores"]) for one in found] == [
         (hit.id, hit.score, hit.scores) for hit in hits
     ]
-    assert [one.node for one in found] == [nodes[int(hit.id)] for hit in hits]
-
-
-def test_scores_are_no_part_of_the_node(
-    retriever: M3EnsembleRetriever, nodes: list[TextNode]
-) -> None:
-    for one in retriever.retrieve(QUERY):
-        assert one.node.hash == nodes[int(one.node_id)].hash
-        assert "hybrid" not in one.get_content(MetadataMode.ALL)
+    stored = M3EnsembleRetriever(retriever.hybrid, k=5, scores="off").retrieve(QUERY)
+    assert [one.node for one in stored] == [nodes[int(hit.id)] for hit in hits]
 
 
 def test_one_forward_pass_a_query(encoder: M3Encoder, retriever: M3EnsembleRetriever) -> None:
@@ -142,13 +136,13 @@ def test_each_leg_is_a_retrieval_of_its_own(
     found = retriever.retrieve(QUERY)
     ended = events.of(RetrievalEndEvent)
     assert len(events.of(RetrievalStartEvent)) == 3
-    assert [set(one.scores) for end in ended[:2] for one in end.nodes] == [
+    assert [set(one.metadata["scores"]) for end in ended[:2] for one in end.nodes] == [
         {"dense"},
         {"dense"},
         {"sparse"},
         {"sparse"},
     ]
-    assert ended[2].nodes == found
+    assert [one.to_dict() for one in ended[2].nodes] == [one.to_dict() for one in found]
     pairs = callbacks.handlers[0].get_event_pairs(CBEventType.RETRIEVE)
     assert len(pairs) == 3
     assert {begun.payload[EventPayload.QUERY_STR] for begun, _ in pairs} == {QUERY}
@@ -177,6 +171,7 @@ def test_neither_input_nor_index_is_touched(encoder: M3Encoder, nodes: list[Text
         one.node.metadata.get("tags", []).append("b")
         one.node.metadata["mine"] = True
     assert nodes == before
+    retriever.scores = "off"
     assert {one.node_id: one.node for one in retriever.retrieve(QUERY)} == {
         node.node_id: node for node in nodes
     }
@@ -219,7 +214,7 @@ def test_index_nodes_lead_to_what_they_stand_for(encoder: M3Encoder) -> None:
 
 def test_documents_are_nodes_too(encoder: M3Encoder) -> None:
     given = LlamaDocument(id_="d", text="the river", metadata={"lang": "en"})
-    (one,) = M3EnsembleRetriever.from_nodes([given], encoder=encoder).retrieve(QUERY)
+    (one,) = M3EnsembleRetriever.from_nodes([given], encoder, scores="off").retrieve(QUERY)
     assert (one.node_id, one.node.get_content(), one.node.metadata) == (
         "d",
         "the river",
@@ -238,11 +233,9 @@ def test_errors(encoder: M3Encoder, nodes: list[TextNode], retriever: M3Ensemble
         M3EnsembleRetriever(HybridRetriever(encoder), k=0)
     with pytest.raises(FilterError, match=r"\$near"):
         M3EnsembleRetriever(HybridRetriever(encoder), filters={"n": {"$near": 3}})
-    with pytest.raises(InputError, match="either a HybridRetriever or"):
+    with pytest.raises(InputError, match="expects hybrid= or"):
         M3EnsembleRetriever()
-    with pytest.raises(InputError, match="either a HybridRetriever or"):
+    with pytest.raises(InputError, match="expects hybrid= or"):
         M3EnsembleRetriever(retriever.hybrid, retrievers=[retriever])
     with pytest.raises(InputError, match="fusion"):
         M3EnsembleRetriever(retriever.hybrid, fusion=ReciprocalRankFusion())
-    with pytest.raises(InputError, match="each retriever its own"):
-        M3EnsembleRetriever(retrievers=[retriever], filters=EVEN)

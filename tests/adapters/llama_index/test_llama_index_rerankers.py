@@ -114,7 +114,7 @@ def test_retrieval_score_is_kept_for_programs_not_for_models(
         assert one.metadata["retrieval_score"] == original.score
         for mode in (MetadataMode.EMBED, MetadataMode.LLM):
             assert one.get_content(mode) == original.get_content(mode)
-    plain = kind(encoder=encoder).postprocess_nodes(found, query_str=QUERY)
+    plain = kind(encoder, scores="off").postprocess_nodes(found, query_str=QUERY)
     assert [one.node for one in plain] == [found[int(one.node_id)].node for one in plain]
 
 

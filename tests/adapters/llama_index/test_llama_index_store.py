@@ -34,7 +34,7 @@ from m3_retrievers.errors import (
     SavedIndexError,
 )
 from m3_retrievers.llama_index import BM25Retriever, M3EnsembleRetriever, M3VectorStore
-from m3_retrievers.llama_index.nodes import records_of, to_node
+from m3_retrievers.llama_index.nodes import to_node, to_records
 
 QUERY = "Where is the river?"
 LEGS = ("dense", "sparse", "bm25")
@@ -141,8 +141,8 @@ def test_a_given_vector_is_the_dense_part_of_a_hybrid_query(store: M3VectorStore
 def test_what_a_mode_lacks_is_said(encoder: M3Encoder, store: M3VectorStore) -> None:
     with pytest.raises(InputError, match=r"HybridRetriever\(encoder, legs=.*'bm25'"):
         ask(M3VectorStore(HybridRetriever(encoder)), "text_search")
-    with pytest.raises(InputError, match=r"mode expects one of .*, got 'mmr'"):
-        ask(store, "mmr")
+    with pytest.raises(InputError, match=r"mode expects one of .*, got 'svm'"):
+        ask(store, "svm")
     with pytest.raises(InputError, match="Set query_str"):
         ask(store, "hybrid", query_str=None)
     with pytest.raises(InputError, match="alpha expects"):
@@ -218,7 +218,7 @@ def test_every_kind_of_node_survives() -> None:
         TextNode(text="d", metadata={"doc_id": "mine", "ref_doc_id": "mine too"}),
     ]
     for node in kinds:
-        (record,) = records_of([node])
+        (record,) = to_records([node])
         json.dumps(dict(record.metadata))
         again = to_node(record)
         assert again == node
@@ -236,7 +236,7 @@ def test_every_kind_of_node_survives() -> None:
 )
 def test_any_text_and_metadata_survive(text: str, metadata: dict[str, Any]) -> None:
     node = TextNode(text=text, metadata=metadata, metadata_template="{key}{value}")
-    (record,) = records_of([node])
+    (record,) = to_records([node])
     assert to_node(record) == node
     assert {key: record.metadata[key] for key in metadata} == metadata
 

@@ -1,4 +1,4 @@
-"""M3EnsembleRetriever over any retrievers: the second door."""
+"""M3EnsembleRetriever over retrievers of any kind."""
 
 import asyncio
 from copy import deepcopy
@@ -11,13 +11,14 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from m3_retrievers import M3Encoder, ReciprocalRankFusion
-from m3_retrievers.errors import FilterError
+from m3_retrievers.errors import FilterError, InputError
 from m3_retrievers.langchain import (
     BM25Retriever,
     M3ColbertReranker,
     M3Embeddings,
     M3EnsembleRetriever,
     M3HybridReranker,
+    M3VectorStore,
 )
 
 QUERY = "Where is the river?"
@@ -70,9 +71,30 @@ def test_same_id_is_the_same_document() -> None:
     assert texts(ensemble.invoke(QUERY)) == ["old", "x"]
 
 
-def test_different_ids_are_different_documents() -> None:
-    ensemble = M3EnsembleRetriever(retrievers=[fixed(doc("a", "1")), fixed(doc("a", "2"))])
-    assert [d.id for d in ensemble.invoke(QUERY)] == ["1", "2"]
+def test_equal_documents_under_two_ids_are_one() -> None:
+    # two stores that made up an id each; nobody can tell these from ids that were given
+    legs = [fixed(doc("a", "made-up-1", n=1)), fixed(doc("a", "made-up-2", n=1))]
+    (found,) = M3EnsembleRetriever(retrievers=legs).invoke(QUERY)
+    assert found.metadata["scores"] == {"fusion": pytest.approx(2 / 61)}
+
+
+def test_stores_that_make_up_ids_are_fused(encoder: M3Encoder) -> None:
+    texts = ("The river rose.", "A page.", "The bridge over the river.", "A clock.")
+    given = [doc(text, None, n=n) for n, text in enumerate(texts)]
+    stores = [InMemoryVectorStore(M3Embeddings(encoder)) for _ in range(2)]
+    for store in stores:
+        store.add_documents(given)
+    retrievers = [store.as_retriever(search_kwargs={"k": 6}) for store in stores]
+    found = M3EnsembleRetriever(retrievers=retrievers, k=12).invoke(QUERY)
+    assert sorted(d.metadata["n"] for d in found) == list(range(4))
+    assert found[0].metadata["scores"]["fusion"] == pytest.approx(2 / 61)
+
+
+def test_what_stores_add_to_metadata_is_no_part_of_a_document() -> None:
+    qdrant = doc("a", None, n=1, _id="7b0c", _collection_name="mine")
+    legs = [fixed(qdrant), fixed(doc("a", "1", n=1)), fixed(doc("a", None, n=1, pk=4))]
+    (found,) = M3EnsembleRetriever(retrievers=legs).invoke(QUERY)
+    assert found.id == "1"
 
 
 @pytest.mark.parametrize("with_id_first", [True, False])
@@ -132,15 +154,36 @@ def test_k_cuts_after_reranking(encoder: M3Encoder, documents: tuple[Document, .
     assert [d.id for d in ensemble.invoke(QUERY, k=4)] == best[:4]
 
 
-def test_filter_holds_for_every_leg(documents: tuple[Document, ...]) -> None:
+def test_filter_applies_before_the_top_k_of_every_retriever(
+    encoder: M3Encoder, documents: tuple[Document, ...]
+) -> None:
+    store = M3VectorStore.from_documents(documents, encoder)
     ensemble = M3EnsembleRetriever(
-        retrievers=[fixed(*documents), BM25Retriever.from_documents(documents, k=1)], k=6
+        retrievers=[
+            store.as_retriever(search_kwargs={"k": 1, "filter": {"n": {"$gt": 1}}}),
+            BM25Retriever.from_documents(documents, k=1),
+            BM25Retriever.from_documents(documents).bind(k=1, filter={"n": {"$lt": 1}}),
+        ],
+        k=6,
     )
-    found = ensemble.invoke("the river", filter={"even": False})
-    assert sorted(d.metadata["n"] for d in found) == [1, 3, 5]
-    assert any("bm25" in d.metadata["scores"] for d in found), "BM25 filtered after its top k"
+    found = ensemble.invoke("the river", filter={"even": True})
+    # the store's best even one above 1, BM25's best even one, and the only one below 1
+    assert {d.metadata["n"] for d in found} <= {0, 2, 4}
+    assert len(found) >= 2
     with pytest.raises(FilterError):
         ensemble.invoke("the river", filter={"n": {"$near": 1}})
+
+
+async def test_filter_over_retrievers_that_take_none_is_refused(
+    documents: tuple[Document, ...],
+) -> None:
+    ensemble = M3EnsembleRetriever(
+        retrievers=[BM25Retriever.from_documents(documents), fixed(*documents)]
+    )
+    with pytest.raises(InputError, match=r"got retriever_2 \(Fixed\)"):
+        ensemble.invoke("the river", filter={"even": False})
+    with pytest.raises(InputError, match=r"got retriever_2 \(Fixed\)"):
+        await ensemble.ainvoke("the river", filter={"even": False})
 
 
 def test_legs_are_child_runs(runs: Any) -> None:
@@ -171,8 +214,8 @@ async def test_async_equals_sync(encoder: M3Encoder, documents: tuple[Document, 
         retrievers=[fixed(*documents), BM25Retriever.from_documents(documents)],
         reranker=M3HybridReranker(encoder=encoder, top_n=3),
     )
-    found = ensemble.invoke(QUERY, filter={"even": True})
-    assert await ensemble.ainvoke(QUERY, filter={"even": True}) == found
+    found = ensemble.invoke(QUERY)
+    assert await ensemble.ainvoke(QUERY) == found
     assert len(found) == 3
 
 

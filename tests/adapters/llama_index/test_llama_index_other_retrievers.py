@@ -1,4 +1,4 @@
-"""M3EnsembleRetriever over any retrievers: the second door."""
+"""M3EnsembleRetriever over retrievers of any kind."""
 
 import asyncio
 from copy import deepcopy
@@ -13,6 +13,7 @@ from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from m3_retrievers import M3Encoder, ReciprocalRankFusion, WeightedSum
+from m3_retrievers.errors import InputError
 from m3_retrievers.llama_index import (
     BM25Retriever,
     M3ColbertRerank,
@@ -92,6 +93,32 @@ def test_same_text_and_metadata_are_the_same_node() -> None:
     assert [one.node.metadata["n"] for one in found] == [1, 2]
 
 
+def test_filters_apply_before_the_top_k_of_every_retriever(nodes: list[TextNode]) -> None:
+    ensemble = M3EnsembleRetriever(
+        retrievers=[
+            BM25Retriever.from_nodes(nodes, k=1),
+            BM25Retriever.from_nodes(nodes, filters={"n": {"$gt": 1}}),
+        ],
+        filters={"even": "yes"},
+    )
+    alone = BM25Retriever.from_nodes(nodes, k=1, filters={"even": "yes"}).retrieve("the river")
+    found = ensemble.retrieve("the river")
+    assert alone[0].node_id in {one.node_id for one in found}
+    assert {one.metadata["even"] for one in found} == {"yes"}
+    assert {one.metadata["n"] for one in ensemble.retrieve("row", filters={"n": 4})} == {4}
+
+
+async def test_filters_over_retrievers_that_take_none_are_refused(nodes: list[TextNode]) -> None:
+    mixed = [BM25Retriever.from_nodes(nodes), fixed(*nodes)]
+    with pytest.raises(InputError, match=r"got retriever_2 \(Fixed\)"):
+        M3EnsembleRetriever(retrievers=mixed, filters={"even": "no"})
+    ensemble = M3EnsembleRetriever(retrievers=mixed)
+    with pytest.raises(InputError, match=r"got retriever_2 \(Fixed\)"):
+        ensemble.retrieve("the river", filters={"even": "no"})
+    with pytest.raises(InputError, match=r"got retriever_2 \(Fixed\)"):
+        await ensemble.aretrieve("the river", filters={"even": "no"})
+
+
 def test_id_key_identifies_nodes_whose_metadata_differ() -> None:
     legs = [fixed(node("a", pk=1, store="x")), fixed(node("a", pk=1, store="y"))]
     assert len(M3EnsembleRetriever(retrievers=legs).retrieve(QUERY)) == 2
@@ -158,7 +185,7 @@ def test_legs_and_reranker_show_up(
         [nodes[1].text],
         texts(found),
     ]
-    assert [end.nodes for end in events.of(ReRankEndEvent)] == [found]
+    assert [texts(end.nodes) for end in events.of(ReRankEndEvent)] == [texts(found)]
     remembered = callbacks.handlers[0]
     assert len(remembered.get_event_pairs(CBEventType.RETRIEVE)) == 2
     assert len(remembered.get_event_pairs(CBEventType.RERANKING)) == 1
