@@ -14,8 +14,8 @@ TRADE_OFF = 0.5
 def mmr(query: Floats, documents: Floats, *, k: int, trade_off: float = TRADE_OFF) -> list[int]:
     """Return the rows of k documents, each near the query and unlike those before it.
 
-    query (h,), documents (d, h): vectors of length 1. trade_off: 1 for nearness alone, 0 for
-    unlikeness alone. Carbonell and Goldstein, "The use of MMR", SIGIR 1998. Ties keep the
+    query (h,), documents (d, h): compared by cosine, the documents of length 1. trade_off: 1
+    for nearness alone, 0 for unlikeness alone. Carbonell and Goldstein, "The use of MMR", SIGIR 1998. Ties keep the
     documents' order. Raises InputError for a trade_off outside 0..1.
 
     >>> near, same, other = np.eye(3)[0], np.eye(3)[0], np.eye(3)[1]
@@ -27,7 +27,8 @@ def mmr(query: Floats, documents: Floats, *, k: int, trade_off: float = TRADE_OF
             f"Marginal relevance expects a trade-off from 0 (unlike) to 1 (near), got "
             f"{trade_off!r:.60}."
         )
-    nearness = documents @ query  # (d,)
+    length = float(np.linalg.norm(query)) or 1.0
+    nearness = documents @ query / length  # (d,)
     likeness = np.full(len(documents), -np.inf)  # to the nearest of those chosen
     chosen: list[int] = []
     while len(chosen) < min(k, len(documents)):

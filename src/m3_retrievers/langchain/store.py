@@ -10,12 +10,12 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
 from m3_retrievers.frameworks.options import check_others, hybrid_retriever
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
@@ -188,8 +188,8 @@ class M3VectorStore(VectorStore):
         self,
         query: str,
         k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
+        fetch_k: int = FETCHED,
+        lambda_mult: float = TRADE_OFF,
         *,
         filter: Filter | None = None,
         **kwargs: Any,
@@ -210,8 +210,8 @@ class M3VectorStore(VectorStore):
         self,
         embedding: Sequence[float],
         k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
+        fetch_k: int = FETCHED,
+        lambda_mult: float = TRADE_OFF,
         *,
         filter: Filter | None = None,
         **kwargs: Any,
@@ -247,8 +247,8 @@ class M3VectorStore(VectorStore):
     ) -> list[Document]:
         check_k(k)
         stored = self.hybrid.vectors([record.id for record in records], outputs=("dense",))
-        query, vectors = np.array(embedding, np.float32), list(stored.require("dense"))
-        chosen = maximal_marginal_relevance(query, vectors, lambda_mult=lambda_mult, k=k)
+        query, vectors = np.array(embedding, np.float32), stored.require("dense")
+        chosen = mmr(query, vectors, k=k, trade_off=lambda_mult)
         return [to_document(records[at]) for at in chosen]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

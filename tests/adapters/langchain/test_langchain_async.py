@@ -28,7 +28,7 @@ def ensemble(encoder: Any, documents: tuple[Document, ...]) -> Callable[[], Awai
     return lambda: retriever.ainvoke("river")
 
 
-def foreign(encoder: Any, documents: tuple[Document, ...]) -> Callable[[], Awaitable[Any]]:
+def others(encoder: Any, documents: tuple[Document, ...]) -> Callable[[], Awaitable[Any]]:
     legs = [BM25Retriever.from_documents(documents)]
     reranker = M3ColbertReranker(encoder=encoder)
     retriever = M3EnsembleRetriever(retrievers=legs, reranker=reranker)
@@ -68,7 +68,7 @@ def sparse_embeddings(
 
 CALLS = [
     ensemble,
-    foreign,
+    others,
     sparse,
     document_index,
     store_add,

@@ -1,4 +1,4 @@
-"""M3EnsembleRetriever over one index: the first door."""
+"""M3EnsembleRetriever over one index."""
 
 from copy import deepcopy
 from pathlib import Path

@@ -29,7 +29,7 @@ def ensemble(encoder: Any, nodes: list[TextNode]) -> Start:
     return lambda: retriever.aretrieve("river")
 
 
-def foreign(encoder: Any, nodes: list[TextNode]) -> Start:
+def others(encoder: Any, nodes: list[TextNode]) -> Start:
     legs = [BM25Retriever.from_nodes(nodes)]
     retriever = M3EnsembleRetriever(retrievers=legs, reranker=M3ColbertRerank(encoder=encoder))
     return lambda: retriever.aretrieve("river")
@@ -75,7 +75,7 @@ def sparse_query(encoder: Any, nodes: list[TextNode]) -> Start:
 
 CALLS = [
     ensemble,
-    foreign,
+    others,
     sparse,
     rerank,
     store_add,

@@ -1,4 +1,4 @@
-"""M3EnsembleRetriever over one index: the first door, and the same answers as in LangChain."""
+"""M3EnsembleRetriever over one index, and the same answers as in LangChain."""
 
 from copy import deepcopy
 from typing import Any
@@ -189,7 +189,7 @@ def test_weights_are_honoured(retriever: M3EnsembleRetriever, encoder: M3Encoder
         assert one.score == pytest.approx(one.metadata["scores"]["colbert"])
 
 
-def test_a_query_bundle_with_a_foreign_embedding_changes_nothing(
+def test_a_query_bundle_with_the_embedding_of_another_model_changes_nothing(
     retriever: M3EnsembleRetriever,
 ) -> None:
     bundle = QueryBundle(QUERY, embedding=[1.0, 0.0])
