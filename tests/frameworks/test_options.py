@@ -36,15 +36,17 @@ def test_a_bm25_or_a_tokenizer_is_given_with_the_documents(tiny_m3: object) -> N
 
     encoder = M3Encoder.from_pretrained(str(tiny_m3))
     legs = ["dense", "bm25"]
-    bm25 = BM25(k1=1.2)
+    bm25, words = BM25(k1=1.2), WordTokenizer()
     made = hybrid_retriever(encoder, options={"legs": legs, "bm25": bm25}, method=method)
     assert made.index.weighting is bm25
-    made = hybrid_retriever(encoder, options={"legs": legs, "tokenizer": WordTokenizer()}, method=method)
-    assert isinstance(made.index.weighting, BM25)
-    with pytest.raises(InputError, match=r"bm25 or tokenizer, got both.*BM25\(tokenizer"):
-        hybrid_retriever(encoder, options={"bm25": bm25, "tokenizer": WordTokenizer()}, method=method)
+    made = hybrid_retriever(encoder, options={"legs": legs, "tokenizer": words}, method=method)
+    assert made.index.weighting.terms("the pages") == ["the", "pages"]
+    made = hybrid_retriever(encoder, options={"legs": legs, "tokenizer": "en"}, method=method)
+    assert made.index.weighting.terms("the pages") == ["the", "page"]
+    with pytest.raises(InputError, match=r"bm25= or tokenizer=, got both"):
+        hybrid_retriever(encoder, options={"bm25": bm25, "tokenizer": words}, method=method)
     with pytest.raises(InputError, match="bm25 expects a BM25"):
-        hybrid_retriever(encoder, options={"bm25": "okapi"}, method=method)
+        hybrid_retriever(encoder, options={"legs": legs, "bm25": "okapi"}, method=method)
     with pytest.raises(InputError, match="'bm25' among the legs"):
         hybrid_retriever(encoder, options={"bm25": bm25}, method=method)
     with pytest.raises(InputError, match=r"'legz'.*Did you mean legs"):

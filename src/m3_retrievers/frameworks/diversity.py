@@ -15,8 +15,8 @@ def mmr(query: Floats, documents: Floats, *, k: int, trade_off: float = TRADE_OF
     """Return the rows of k documents, each near the query and unlike those before it.
 
     query (h,), documents (d, h): compared by cosine, the documents of length 1. trade_off: 1
-    for nearness alone, 0 for unlikeness alone. Carbonell and Goldstein, "The use of MMR", SIGIR 1998. Ties keep the
-    documents' order. Raises InputError for a trade_off outside 0..1.
+    for nearness alone, 0 for unlikeness alone. Carbonell and Goldstein, "The use of MMR",
+    SIGIR 1998. Ties keep the documents' order. Raises InputError for a trade_off outside 0..1.
 
     >>> near, same, other = np.eye(3)[0], np.eye(3)[0], np.eye(3)[1]
     >>> mmr(np.array([0.8, 0.6, 0.0]), np.stack([near, same, other]), k=2)

@@ -26,8 +26,7 @@ def check_all(
     """
     if isinstance(given, kind | str | bytes | Mapping):
         raise InputError(
-            f"{name} expects a list of {plural}, got one {type(given).__name__}: {given!r:.60}. "
-            "Wrap it."
+            f"{name} expects a list of {plural}, got one {type(given).__name__}. Wrap it: [it]."
         )
     if not isinstance(given, Iterable):
         raise InputError(f"{name} expects a list of {plural}, got {given!r:.60}. {remedy}")

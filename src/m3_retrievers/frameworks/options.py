@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
-from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.plan import Fusion, HybridWeights, Mode, Recall
 
-Tokenizer = Callable[[str], list[str]]
+Tokenizer: TypeAlias = Callable[[str], list[str]] | str
 
 
 class HybridOptions(TypedDict, total=False):
     """What makes a HybridRetriever besides its encoder, wherever documents go in.
 
     legs, recall, fusion, weights: as for ``HybridRetriever``. bm25: the ``BM25`` of a BM25 leg;
-    tokenizer: the same for ``BM25(tokenizer=…)``, such as one of ``lexical.tokenizers``.
+    tokenizer: the same for ``BM25(tokenizer=…)``, such as ``"german"`` for its stems.
     """
 
     legs: Sequence[Mode]
@@ -103,21 +103,8 @@ def hybrid_retriever(
     InputError for an option that is not known or belongs elsewhere.
     """
     check_others(options, method, also=HybridOptions.__annotations__)
-    bm25 = chosen_bm25(options.get("bm25"), options.get("tokenizer"))
+    bm25, tokenizer = options.get("bm25"), options.get("tokenizer")
+    if tokenizer is not None:
+        bm25 = as_bm25(bm25, tokenizer)
     rest = {name: given for name, given in options.items() if name not in ("bm25", "tokenizer")}
     return HybridRetriever(encoder, index, bm25=bm25, **rest)
-
-
-def chosen_bm25(bm25: BM25 | None, tokenizer: Tokenizer | None) -> BM25 | None:
-    """Return the BM25 meant by either of two options, None by neither; InputError for both."""
-    if bm25 is not None and not isinstance(bm25, BM25):
-        raise InputError(f"bm25 expects a BM25 such as BM25(k1=1.2), got {bm25!r:.60}.")
-    if tokenizer is not None and not callable(tokenizer):
-        raise InputError(
-            f"tokenizer expects a function from a text to its terms, got {tokenizer!r:.60}."
-        )
-    if bm25 is not None and tokenizer is not None:
-        raise InputError(
-            "Expected bm25 or tokenizer, got both. Give the tokenizer to it: BM25(tokenizer=…)."
-        )
-    return BM25(tokenizer=tokenizer) if tokenizer is not None else bm25

@@ -19,14 +19,14 @@ from typing_extensions import override
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField, K, Scores
-from m3_retrievers.frameworks.options import Tokenizer, check_others, chosen_bm25
+from m3_retrievers.frameworks.options import Tokenizer, check_others
 from m3_retrievers.frameworks.scores import ScoreStyle
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import from_ranking, make_documents, restyled, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
-from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.retrieval.storing import store
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query
@@ -181,11 +181,12 @@ class BM25Retriever(LexicalRetriever):
     ) -> BM25Retriever:
         """Return a retriever over new documents; their ids are kept, or made up.
 
-        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``. Raises
+        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``: a callable or a
+        language such as ``"german"``. Raises
         DuplicateIdError for an id given twice, InputError for an option that is not known.
         """
         check_others(others, cls.from_documents)
-        index = LocalIndex(modes=(), weighting=chosen_bm25(bm25, tokenizer) or BM25())
+        index = LocalIndex(modes=(), weighting=as_bm25(bm25, tokenizer))
         made = cls(index, k=k, scores=scores)
         index.add(to_records(documents), Representations())
         return made

@@ -11,10 +11,10 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.frameworks.options import Tokenizer, check_others, chosen_bm25
+from m3_retrievers.frameworks.options import Tokenizer, check_others
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
 from m3_retrievers.llama_index.nodes import from_ranking, restyled, to_records, without_objects
 from m3_retrievers.retrieval.storing import store
@@ -122,13 +122,14 @@ class BM25Retriever(LexicalRetriever):
     ) -> BM25Retriever:
         """Return a retriever over new nodes; options as for the class.
 
-        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``. Raises
+        bm25: None is ``BM25()``. tokenizer: the same for ``BM25(tokenizer=…)``: a callable or a
+        language such as ``"german"``. Raises
         DuplicateIdError for an id given twice, InputError for an option that is not known.
         """
         check_others(options, cls.from_nodes, also=RetrieverOptions.__annotations__)
         kept, objects = without_objects(nodes)
         options["object_map"] = {**objects, **(options.get("object_map") or {})}
-        index = LocalIndex(modes=(), weighting=chosen_bm25(bm25, tokenizer) or BM25())
+        index = LocalIndex(modes=(), weighting=as_bm25(bm25, tokenizer))
         made = cls(index, **options)
         index.add(to_records(kept), Representations())
         return made

@@ -17,6 +17,7 @@ from m3_retrievers.langchain import (
     M3DocumentIndex,
     M3Embeddings,
     M3EnsembleRetriever,
+    M3HybridReranker,
     M3SparseEmbeddings,
     M3SparseRetriever,
     M3VectorStore,
@@ -110,3 +111,12 @@ def test_a_filter_is_bound_for_a_chain(encoder: M3Encoder, documents: tuple[Docu
     retriever = M3EnsembleRetriever.from_documents(documents, encoder=encoder, k=6)
     bound = retriever.bind(filter={"n": {"$gte": 4}})
     assert {d.metadata["n"] for d in bound.invoke("river")} == {4, 5}
+
+
+def test_everything_takes_an_encoder_by_position_or_by_name(encoder: M3Encoder) -> None:
+    for kind in (M3Embeddings, M3SparseEmbeddings, M3ColbertReranker, M3HybridReranker):
+        for given in (encoder, encoder.name):
+            assert kind(given).encoder.fingerprint == encoder.fingerprint
+    sparse = M3SparseRetriever.from_texts(["a"], encoder.name)
+    assert M3SparseRetriever(sparse.index, encoder).invoke("a") == sparse.invoke("a")
+    assert BM25Retriever(BM25Retriever.from_texts(["a b"]).index).invoke("zz") == []

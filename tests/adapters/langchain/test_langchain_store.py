@@ -230,3 +230,37 @@ async def test_indexing_async(target: Any) -> None:
     await aindex([_page("a1", "a"), _page("b1", "b")], records, target, **options)
     await aindex([_page("b1", "b")], records, target, **options)
     assert _held(target) == {"b1"}
+
+
+def test_deleting_by_filter_and_by_id(encoder: M3Encoder, documents: tuple[Document, ...]) -> None:
+    for target in (
+        M3VectorStore.from_documents(documents, encoder),
+        M3DocumentIndex(M3VectorStore.from_documents(documents, encoder).hybrid),
+    ):
+        assert (len(target), target.ids) == (6, list("012345"))
+        target.delete(filter={"n": {"$gte": 4}})
+        assert target.ids == list("0123")
+        target.delete(["0", "1", "9"], filter={"even": False})
+        assert target.ids == list("023")
+        for options in ({}, {"ids": None}):
+            with pytest.raises(InputError, match=r"ids or a filter=, got neither"):
+                target.delete(**options)
+        with pytest.raises(InputError, match=r"'filters'.*Did you mean filter="):
+            target.delete(filters={"n": 1})
+
+
+def test_an_empty_store_is_true(encoder: M3Encoder) -> None:
+    for empty in (M3VectorStore(encoder), M3DocumentIndex(encoder)):
+        assert len(empty) == 0
+        assert bool(empty)
+
+
+def test_a_store_is_made_of_whatever_stands_for_a_model(encoder: M3Encoder) -> None:
+    for given in (encoder, encoder.name, M3Embeddings(encoder)):
+        assert len(M3VectorStore(given)) == 0
+        assert M3VectorStore.from_texts(["a", "b"], given, ids=["1", "2"]).ids == ["1", "2"]
+        assert M3VectorStore.from_texts(["a"], encoder=encoder, ids=["1"]).ids == ["1"]
+    with pytest.raises(InputError, match=r"M3VectorStore expects an encoder.*got None"):
+        M3VectorStore.from_texts(["a"])
+    made = M3VectorStore.from_texts(["a"], encoder, legs=["bm25"], tokenizer="english")
+    assert made.hybrid.legs == ("bm25",)
