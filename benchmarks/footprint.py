@@ -55,11 +55,9 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"machine": machine(threads=options.threads)}
     result["encoding"] = encode(options)
-    result["base"] = _apart(options, "base", None)
+    result["base"] = _apart("base")
     for variant in VARIANTS:
-        result[variant] = {
-            step: _apart(options, step, variant) for step in ("encoding", "build", "search")
-        }
+        result[variant] = {step: _apart(step, variant) for step in ("encoding", "build", "search")}
         print(variant, json.dumps(result[variant], indent=1), flush=True)
     write_result(options.result, result)
 
@@ -225,7 +223,7 @@ def _read(path: Path) -> Representations:
         return Representations(dense=shard["dense"], sparse=sparse, colbert=colbert)
 
 
-def _apart(options: argparse.Namespace, step: str, variant: str | None) -> dict[str, Any]:
+def _apart(step: str, variant: str | None = None) -> dict[str, Any]:
     """Return what a step reports from a process of its own."""
     command = [sys.executable, *sys.argv, "--step", step]
     command += ["--variant", variant] if variant else []
