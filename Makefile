@@ -1,13 +1,14 @@
 # One command on a fresh machine is enough: each target makes .venv and installs what it needs.
-# All versions come from constraints.txt; PYTHON=python3.12 picks another interpreter.
+# All versions come from CONSTRAINTS; PYTHON=python3.12 picks another interpreter.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
 # a process a core, each with one thread of torch's: two that share a core wait for each other
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick lint notebooks bench clean
@@ -32,11 +33,14 @@ lint: $(VENV)/dev.stamp  ## ruff and mypy
 notebooks: $(VENV)/dev.stamp  ## run the notebooks again and keep what they show
 	$(BIN)/python tests/notebooks.py
 
+docs: $(VENV)/dev.stamp  ## the reference, from the docstrings, as a site in build/docs
+	$(BIN)/python tests/reference_pages.py build/docs
+
 bench: $(BENCH)/bench.stamp  ## compare with FlagEmbedding and LlamaIndex's M3 index (about an hour)
 	PYTHON=$(BENCH)/bin/python benchmarks/run
 
 clean:  ## remove environments, caches and the demo's index
-	rm -rf $(VENV) $(BENCH) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -48,12 +52,12 @@ $(VENV)/python.stamp:
 	@touch $@
 
 # the demo needs less than the tests, and installs in less time
-$(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+$(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
 	@test -f $(VENV)/dev.stamp || echo "Installing into $(VENV); this takes some minutes, once."
 	$(INSTALL) -e ".[mini,cli]"
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+$(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into $(VENV); this takes some minutes, once."
 	$(INSTALL) -e ".[dev]"
 	@touch $@ $(VENV)/demo.stamp

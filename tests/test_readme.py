@@ -1,4 +1,4 @@
-"""The README's examples, run, with the output it shows."""
+"""The README's examples, run, with the output it shows; its commands, its configuration."""
 
 import re
 import subprocess
@@ -7,33 +7,56 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+import readme
+
+SECTIONS = readme.sections()
+EXAMPLES = {title: readme.examples(text) for title, text in SECTIONS.items() if "```py" in text}
+BETWEEN = "\n-- the next example --\n"
 
 
 def test_the_readme_has_its_examples():
-    assert len(EXAMPLES) == 3
+    counts = {title: len(found) for title, found in EXAMPLES.items()}
+    assert counts == {"": 1, "In a LangChain chain": 5, "In a LlamaIndex query engine": 1}
 
 
-@pytest.mark.parametrize(("code", "shown"), EXAMPLES)
-def test_an_example_prints_what_the_readme_shows(code, shown):
+@pytest.mark.slow
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_examples_of_a_section_print_what_the_readme_shows(title, tmp_path):
+    """Later examples of a section go on from the first, as the text says."""
+    examples = EXAMPLES[title]
+    code = f"\nprint({BETWEEN!r})\n".join(example.code for example in examples)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == shown
+    assert done.stdout.split(f"{BETWEEN}\n") == [example.shown for example in examples]
 
 
 def test_the_commands_of_the_readme_exist():
-    makefile = (README.parent / "Makefile").read_text("utf-8")
-    for target in re.findall(r"^make (\w+)", README.read_text("utf-8"), re.MULTILINE):
+    makefile = (readme.PATH.parent / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make (\w+)", readme.PATH.read_text("utf-8"), re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    text = readme.PATH.read_text("utf-8")
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (readme.PATH.parent / target).exists(), target
 
 
 def test_the_training_config_of_the_readme_is_one(tmp_path):
     from m3_retrievers.training import read_settings
 
-    [config] = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    [config] = readme.blocks(readme.PATH.read_text("utf-8"), "toml")
     (tmp_path / "run.toml").write_text(config)
     settings = read_settings(tmp_path / "run.toml")
     assert settings.self_distill_from == 200
@@ -43,7 +66,7 @@ def test_the_training_config_of_the_readme_is_one(tmp_path):
 def test_the_recipes_of_the_benchmarks_are_configs():
     from m3_retrievers.training import read_settings
 
-    folder = README.parent / "benchmarks" / "m3_mini"
+    folder = Path(__file__).parent.parent / "benchmarks" / "m3_mini"
     if not folder.is_dir():
         pytest.skip("a source distribution without the benchmarks")
     assert read_settings(folder / "main.toml").self_distill_from == 300

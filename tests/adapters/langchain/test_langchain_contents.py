@@ -27,6 +27,7 @@ def test_contents() -> None:
         "M3HybridReranker",
         "M3SparseEmbeddings",
         "M3SparseRetriever",
+        "M3Translator",
         "M3VectorStore",
     ]
     assert [name for name in dir(room) if not name.startswith("__")] == room.__all__
