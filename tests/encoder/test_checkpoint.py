@@ -49,12 +49,29 @@ def test_a_missing_head_can_be_done_without(folder):
         ("colbert_linear.pt", {"weight": torch.zeros(8, 32), "bias": torch.zeros(7)}),
         ("colbert_linear.pt", {"weight": torch.zeros(8, 32)}),
         ("colbert_linear.pt", {"weight": torch.zeros(32), "bias": torch.zeros(1)}),
-        ("colbert_linear.pt", [torch.zeros(1)]),
+        ("colbert_linear.pt", {"weight": torch.zeros(0, 32), "bias": torch.zeros(0)}),
     ],
 )
 def test_a_head_of_the_wrong_shape_is_refused_and_its_file_named(folder, head, state):
     torch.save(state, folder / head)
     with pytest.raises(HeadShapeError, match=head):
+        M3Encoder.from_pretrained(folder).checkpoint  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [torch.zeros(1)],
+        {"weight": 1.0, "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, dtype=torch.int64), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, dtype=torch.complex64), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, device="meta"), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32).to_sparse(), "bias": torch.zeros(1)},
+    ],
+)
+def test_a_head_of_anything_but_plain_tensors_is_refused_and_its_file_named(folder, state):
+    torch.save(state, folder / "sparse_linear.pt")
+    with pytest.raises(CheckpointError, match=r"sparse_linear\.pt"):
         M3Encoder.from_pretrained(folder).checkpoint  # noqa: B018
 
 

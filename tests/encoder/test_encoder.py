@@ -88,7 +88,7 @@ def test_a_generator_is_read_chunk_by_chunk(encoder):
             read.append(number)
             yield text
 
-    chunks = encoder.iter_documents(corpus(), chunk_size=2)
+    chunks = encoder.iter_documents(corpus(), batch_size=2)
     first = next(chunks)
     assert read == [0, 1]
     assert_same(Representations.concatenate([first, *chunks]), encoder.encode_documents(TEXTS))

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_k, check_texts
-from m3_retrievers.encoder.batching import run_batches
+from m3_retrievers.encoder import forking
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
-from m3_retrievers.encoder.collect import Collector
-from m3_retrievers.encoder.forward import forward, pad
+from m3_retrievers.encoder.distinct import distinct_pairs
+from m3_retrievers.encoder.encoding import encode
 from m3_retrievers.encoder.heads import HeadSpec
-from m3_retrievers.encoder.pairs import distinct
-from m3_retrievers.encoder.pieces import Truncation, cut, tokenize
+from m3_retrievers.encoder.pieces import Truncation
 from m3_retrievers.encoder.settings import (
     DType,
     Settings,
-    choose_budget,
     choose_device,
     choose_dtype,
     choose_outputs,
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.errors import InputError
-from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 from m3_retrievers.types.scores import Scores
 
@@ -72,6 +69,7 @@ class M3Encoder:
         self._loading = threading.Lock()
         self._checkpoint: Checkpoint | None = None
         self._shared: dict[tuple[Output, ...], Coalesced[str, Representations]] = {}
+        forking.watch(self)
 
     @classmethod
     def from_pretrained(
@@ -128,6 +126,10 @@ class M3Encoder:
         """Pickle what it is made of: another process loads the model at its own first use."""
         made = partial(type(self), device=self.device, dtype=self.dtype)
         return made, (self.source, self.settings)
+
+    def __copy__(self) -> M3Encoder:
+        """Return the encoder itself, as a deep copy does."""
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> M3Encoder:
         """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
@@ -234,22 +236,22 @@ class M3Encoder:
         texts: Iterable[str],
         *,
         outputs: Sequence[Output] | None = None,
-        chunk_size: int = 1024,
+        batch_size: int = 1024,
         show_progress: bool = False,
     ) -> Iterator[Representations]:
-        """Yield representations of ``chunk_size`` documents at a time, in order.
+        """Yield representations of ``batch_size`` documents at a time, in order.
 
         For corpora that do not fit in memory: ``texts`` may be a generator, and is read no
-        further than the chunk at hand.
+        further than the batch at hand.
         """
-        check_k(chunk_size, name="chunk_size")
+        check_k(batch_size, name="batch_size")
         if isinstance(texts, str):
             check_texts(texts)
         source = iter(texts)
         with tqdm(disable=not show_progress, desc="encode", unit="text") as bar:
-            while chunk := list(islice(source, chunk_size)):
-                yield self.encode_documents(chunk, outputs=outputs)
-                bar.update(len(chunk))
+            while batch := list(islice(source, batch_size)):
+                yield self.encode_documents(batch, outputs=outputs)
+                bar.update(len(batch))
 
     def score_pairs(
         self,
@@ -262,78 +264,47 @@ class M3Encoder:
         Equal to FlagEmbedding's ``compute_score``, which names the fields. weights: None is
         the model's own. A text that occurs in several pairs is encoded once.
         """
-        split = distinct(pairs)
+        weighted = check_weights(weights, default=self.default_weights)
+        split = distinct_pairs(pairs)
         return scoring.pair_scores(
             self.encode_queries(split.queries),
             self.encode_documents(split.documents),
             split.q_rows,
             split.d_rows,
-            weights=weights or self.default_weights,
+            weights=weighted,
         )
 
-    def _batch_encoder(self, outputs: tuple[Output, ...]) -> Any:
+    def _batch_encoder(
+        self, outputs: tuple[Output, ...]
+    ) -> Callable[[Sequence[str]], list[Representations]]:
         def run(texts: Sequence[str]) -> list[Representations]:
-            encoded = self._encode(list(texts), query=True, outputs=outputs)
+            encoded = self._encode(texts, query=True, outputs=outputs)
             return [encoded[row] for row in range(len(texts))]
 
         return run
 
     def _encode(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         *,
         query: bool,
         outputs: Sequence[Output] | None,
         show_progress: bool = False,
     ) -> Representations:
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
-        if not texts:
-            return self._nothing(wanted)
-        model, settings = self.checkpoint, self.settings
-        tokens = tokenize(
-            model.tokenizer,
+        return encode(
+            self.checkpoint,
             texts,
-            instruction=settings.query_instruction if query else "",
-            spans="tokens" in wanted,
-        )
-        limit = settings.query_max_length if query else settings.document_max_length
-        pieces = cut(
-            tokens,
-            model.frame,
-            max_length=min(limit, model.max_length),
-            truncation=settings.truncation,
-            mcls_every=None if query else settings.mcls_every,
-        )
-        collector = Collector(pieces, texts=len(texts))
-        computed = self._computed(wanted)
-
-        def run(rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-            batch = pad([pieces[row] for row in rows], pad_id=model.pad_id, device=self.device)
-            collector.put(
-                rows,
-                forward(model, batch, outputs=computed, truncate_dim=settings.truncate_dim),
-            )
-
-        lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
-        budget = choose_budget(settings.batch_tokens, self.device)
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(pieces), disable=not show_progress, desc="encode", unit="text") as bar,
-        ):
-            for finished in run_batches(lengths, run, budget=budget):
-                bar.update(finished)
-        return collector.representations(
-            wanted,
-            tokens=tokens,
-            dropped_ids=model.dropped_ids,
-            vocabulary_size=model.vocabulary_size,
+            query=query,
+            outputs=wanted,
+            settings=self.settings,
+            device=self.device,
+            name=self.name,
+            show_progress=show_progress,
         )
 
-    def _computed(self, wanted: tuple[Output, ...]) -> tuple[Output, ...]:
-        """Add the term weights that the token table shows, where the model has them."""
-        shows_weights = "tokens" in wanted and "sparse" in self.outputs and "sparse" not in wanted
-        return (*wanted, "sparse") if shows_weights else wanted
-
-    def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
-        """Representations of no texts, with the right widths: a row of the empty text, less it."""
-        return self._encode([""], query=False, outputs=wanted)[:0]
+    def _renew_after_fork(self) -> bool:
+        """Drop what threads of the parent may hold locked; return whether the model is loaded."""
+        self._loading = threading.Lock()
+        self._shared = {}
+        return self._checkpoint is not None
