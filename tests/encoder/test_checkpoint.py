@@ -213,11 +213,35 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_refused(folder):
         {"query_max_length": 2},
         {"batch_tokens": 1.5},
         {"pooling": "max"},
+        {"pooling": ["cls"]},
+        {"device": 1.5},
+        {"device": ["cpu"]},
+        {"dtype": ["float32"]},
+        {"dtype": 32},
+        {"heads": {"sparse": False}},
+        {"heads": "sparse"},
+        {"revision": 3},
+        {"query_instruction": None},
+        {"truncation": ["warn"]},
+        {"document_max_length": "512"},
     ],
+    ids=str,
 )
 def test_an_option_out_of_range_is_refused_with_what_was_expected(tiny_m3, options):
     with pytest.raises(InputError, match="expects"):
         M3Encoder.from_pretrained(tiny_m3, **options)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"m3-mini", "", "  ", ["m3-mini"]])
+def test_what_is_no_name_is_refused_before_anything_is_looked_for(name):
+    with pytest.raises(InputError, match="expected a model's name or folder"):
+        M3Encoder.from_pretrained(name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "no/such/model/at/all", "../no such"])
+def test_a_name_no_folder_can_have_is_an_error_of_ours(name):
+    with pytest.raises(CheckpointError, match="is no folder here"):
+        M3Encoder.from_pretrained(name)
 
 
 def test_mcls_needs_cls_pooling(tiny_bert):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m3_retrievers.encoder.files import map_tensors, read_json
+from m3_retrievers.encoder.files import is_there, map_tensors, read_json
 from m3_retrievers.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
@@ -60,7 +60,7 @@ def find_adapter(folder: Path) -> Adapter | None:
     Raises CheckpointError where its configuration cannot be merged as W + scale · B·A.
     """
     path = folder / CONFIG
-    if not path.exists():
+    if not is_there(path):
         return None
     config = read_json(path)
     rank, alpha = config.get("r"), config.get("lora_alpha")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from itertools import islice
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_k, check_texts
@@ -19,12 +18,13 @@ from m3_retrievers.encoder import forking
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
 from m3_retrievers.encoder.distinct import distinct_pairs
-from m3_retrievers.encoder.encoding import encode
+from m3_retrievers.encoder.encoding import encode, progress
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.pieces import Truncation
 from m3_retrievers.encoder.settings import (
     DType,
     Settings,
+    check_settings,
     choose_device,
     choose_dtype,
     choose_outputs,
@@ -56,14 +56,8 @@ class M3Encoder:
                 f"M3Encoder expects a located model, got {source!r:.80}. Write "
                 "M3Encoder.from_pretrained(…) with a hub id, a folder or 'm3-mini'."
             )
-        settings = settings or Settings()
-        if settings.mcls_every is not None and source.pooling != "cls":
-            raise InputError(
-                f"mcls_every expects a model with CLS pooling, got {source.pooling!r} pooling. "
-                "Leave it out for this model."
-            )
         self.source = source
-        self.settings = settings
+        self.settings = check_settings(settings, pooling=source.pooling)
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
         self._loading = threading.Lock()
@@ -106,7 +100,8 @@ class M3Encoder:
             (the paper's MCLS uses 256); see ``encoder.pieces`` for its choices.
         batch_tokens: tokens of a padded batch; None takes what suits the device.
 
-        Remote code is never run. Raises CheckpointError (MissingHeadError,
+        A model gives numbers and a vocabulary: its Python code is never run nor asked about, no
+        pickle is executed, no kernels are fetched. Raises CheckpointError (MissingHeadError,
         HeadShapeError) for a model that is not whole, InputError for an option.
         """
         source = locate(name_or_path, revision=revision, heads=heads, pooling=pooling)
@@ -198,11 +193,13 @@ class M3Encoder:
         """Return representations of n queries, in their order; only the outputs asked for.
 
         outputs: any of ``"dense"``, ``"sparse"``, ``"colbert"``, ``"tokens"``; None is all the
-        model has (without tokens). Raises InputError for what is no string, MissingHeadError
-        for an output the model lacks, TextTooLongError under ``truncation="error"``.
+        model has (without tokens). Equal texts have equal rows. A text of unknown tokens alone
+        scores 0: its dense row is 0, without terms and vectors (UnknownTokenWarning).
+
+        Raises InputError for what is no string, MissingHeadError for an output the model lacks,
+        TextTooLongError under ``truncation="error"``.
         """
-        checked = check_texts(texts)
-        return self._encode(checked, query=True, outputs=outputs, show_progress=show_progress)
+        return self._encode(texts, query=True, outputs=outputs, show_progress=show_progress)
 
     def encode_documents(
         self,
@@ -212,8 +209,7 @@ class M3Encoder:
         show_progress: bool = False,
     ) -> Representations:
         """Return representations of n documents; arguments as for ``encode_queries``."""
-        checked = check_texts(texts)
-        return self._encode(checked, query=False, outputs=outputs, show_progress=show_progress)
+        return self._encode(texts, query=False, outputs=outputs, show_progress=show_progress)
 
     def encode_query(
         self, text: str, *, outputs: Sequence[Output] | None = None
@@ -228,7 +224,8 @@ class M3Encoder:
             )
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._loading:
-            shared = self._shared.setdefault(wanted, Coalesced(self._batch_encoder(wanted)))
+            run = partial(self._queries_apart, outputs=wanted)
+            shared = self._shared.setdefault(wanted, Coalesced(run))
         return shared(text)
 
     def iter_documents(
@@ -245,13 +242,13 @@ class M3Encoder:
         further than the batch at hand.
         """
         check_k(batch_size, name="batch_size")
-        if isinstance(texts, str):
-            check_texts(texts)
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            check_texts(texts)  # raises
         source = iter(texts)
-        with tqdm(disable=not show_progress, desc="encode", unit="text") as bar:
+        with progress(show=show_progress) as done:
             while batch := list(islice(source, batch_size)):
                 yield self.encode_documents(batch, outputs=outputs)
-                bar.update(len(batch))
+                done(len(batch))
 
     def score_pairs(
         self,
@@ -274,14 +271,11 @@ class M3Encoder:
             weights=weighted,
         )
 
-    def _batch_encoder(
-        self, outputs: tuple[Output, ...]
-    ) -> Callable[[Sequence[str]], list[Representations]]:
-        def run(texts: Sequence[str]) -> list[Representations]:
-            encoded = self._encode(texts, query=True, outputs=outputs)
-            return [encoded[row] for row in range(len(texts))]
-
-        return run
+    def _queries_apart(
+        self, texts: Sequence[str], *, outputs: tuple[Output, ...]
+    ) -> list[Representations]:
+        encoded = self._encode(texts, query=True, outputs=outputs)
+        return [encoded[row] for row in range(len(texts))]
 
     def _encode(
         self,
@@ -291,10 +285,11 @@ class M3Encoder:
         outputs: Sequence[Output] | None,
         show_progress: bool = False,
     ) -> Representations:
+        checked = check_texts(texts)
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         return encode(
             self.checkpoint,
-            texts,
+            checked,
             query=query,
             outputs=wanted,
             settings=self.settings,

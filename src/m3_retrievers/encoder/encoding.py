@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -41,9 +41,10 @@ def encode(
     tokens, pieces = _read(
         model, different or [""], given, query=query, outputs=outputs, settings=settings
     )
+    stops = {piece.text: piece.stop for piece in pieces}  # pieces of a text come in order
     unread = find_unread(
         model,
-        tokens,
+        [one.ids[: stops[row]] for row, one in enumerate(tokens)],
         given=given,
         instruction=settings.query_instruction if query else "",
         name=name,
@@ -124,16 +125,22 @@ def _run(
 
     lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
     budget = choose_budget(settings.batch_tokens, device)
-    # a bar that is off costs 20 µs a call and takes a lock that a fork would copy while it is held
-    bar = (
-        tqdm(total=int(counts.sum()), desc="encode", unit="text")
-        if show_progress
-        else nullcontext()
-    )
-    with torch.inference_mode(), bar as shown:
+    with torch.inference_mode(), progress(total=int(counts.sum()), show=show_progress) as done:
         for rows in run_batches(lengths, run, budget=budget):
-            if shown is not None:
-                shown.update(int(counts[rows].sum()))
+            done(int(counts[rows].sum()))
+
+
+@contextmanager
+def progress(*, total: int | None = None, show: bool) -> Iterator[Callable[[int], object]]:
+    """Show a bar of texts, or none; gives the function that counts those that are done.
+
+    A bar of tqdm's that is off still takes tqdm's lock, which a fork would copy while it is held.
+    """
+    if not show:
+        yield lambda _texts: None
+        return
+    with tqdm(total=total, desc="encode", unit="text") as bar:
+        yield bar.update
 
 
 def _computed(model: Checkpoint, outputs: tuple[Output, ...]) -> tuple[Output, ...]:

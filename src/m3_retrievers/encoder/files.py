@@ -7,6 +7,7 @@ shapes, before anything is allocated for them.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -39,6 +40,11 @@ _RAISED = (
     SafetensorError,
     StrictDataclassError,
 )
+
+
+def is_there(path: Path) -> bool:
+    """Whether a folder lists a file, even as a link to nowhere, which is then an error to read."""
+    return os.path.lexists(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -114,7 +120,8 @@ class converted:  # noqa: N801
     """Turns what other libraries raise over a broken file into a CheckpointError.
 
     Memory that ran out is no fault of the file and stays what it is. tokenizers raises plain
-    Exceptions, which no ``except`` can tell from others, so the exact type is looked at here.
+    Exceptions, and panics that are no Exceptions: no ``except`` can tell these from others, so
+    the exact type is looked at here.
     """
 
     def __init__(self, message: str, advice: str) -> None:
@@ -130,8 +137,10 @@ class converted:  # noqa: N801
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        broken = kind is Exception or isinstance(error, _RAISED)
-        if error is None or not broken or isinstance(error, M3Error) or out_of_memory(error):
+        if kind is None or error is None or isinstance(error, M3Error) or out_of_memory(error):
+            return
+        by_tokenizers = kind is Exception or kind.__module__ == "pyo3_runtime"
+        if not by_tokenizers and not isinstance(error, _RAISED):
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{self._message} ({reason:.300}). {self._advice}") from error

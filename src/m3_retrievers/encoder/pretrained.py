@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from m3_retrievers.encoder.files import check_safetensors, converted, read_json
+from m3_retrievers.encoder.files import check_safetensors, converted, is_there, read_json
 from m3_retrievers.encoder.source import tokenizer_file, weight_files
 from m3_retrievers.errors import CheckpointError
 
@@ -30,6 +30,12 @@ _REFUSED = {
     "quantization_config": "a quantized backbone",
     "transformers_weights": "a file of weights by another name",
 }
+_TOKENIZER_JSON = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _SIZES = (
     "hidden_size",
     "num_hidden_layers",
@@ -39,7 +45,7 @@ _SIZES = (
     "type_vocab_size",
     "vocab_size",
 )
-_MOST_LAYERS = 1_000
+_MOST_LAYERS = 200
 _LARGEST = 2**31 - 1
 
 
@@ -87,7 +93,9 @@ def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
             "they would be random. Use a complete checkpoint of this architecture."
         )
     _check_finite(folder, model, dtype)
-    return model.eval()
+    model.eval()
+    _check_output(folder, model)
+    return model
 
 
 def load_masked_model(folder: Path) -> Any:
@@ -98,9 +106,10 @@ def load_masked_model(folder: Path) -> Any:
 
 def load_tokenizer(folder: Path) -> Any:
     """Return the transformers tokenizer of a folder, with padding and truncation off."""
-    read_json_if_there(tokenizer_file(folder))
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
-        read_json_if_there(folder / name)
+    tokenizer_file(folder)  # raises where there is none
+    for name in _TOKENIZER_JSON:
+        if is_there(folder / name):
+            read_json(folder / name)
     with _reading(folder, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -114,12 +123,6 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
-
-
-def read_json_if_there(path: Path) -> None:
-    """Raise CheckpointError for a JSON file that is there and cannot be read."""
-    if path.suffix == ".json" and path.exists():
-        read_json(path)
 
 
 def _from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
@@ -164,6 +167,12 @@ def _check_sizes(path: Path, config: Any) -> None:
                 f"{path} expects {name} to be an integer of at least 1, got {value!r:.40}. Use an "
                 "encoder such as BERT or XLM-RoBERTa."
             )
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and (type(padding) is not int or not 0 <= padding < config.vocab_size):
+        raise CheckpointError(
+            f"{path} expects pad_token_id to be below vocab_size ({config.vocab_size}), got "
+            f"{padding!r:.40}. Copy the model's own config.json."
+        )
     if isinstance(heads, int) and isinstance(width, int) and width % heads:
         raise CheckpointError(
             f"{path} expects num_attention_heads to divide hidden_size, got {heads} and {width}. "
@@ -199,6 +208,17 @@ def _check_finite(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
                 f"{folder} expects finite weights, got NaN or infinity in {name} (read as "
                 f"{dtype}). Copy the weights again, or use dtype='float32'."
             )
+
+
+def _check_output(folder: Path, model: Any) -> None:
+    """Run the backbone once: what a configuration breaks shows here, not at the first query."""
+    with _reading(folder, "a backbone"), torch.inference_mode():
+        states = model(input_ids=torch.zeros((1, 2), dtype=torch.long)).last_hidden_state
+    if tuple(states.shape) != (1, 2, model.config.hidden_size):
+        raise CheckpointError(
+            f"{folder} is expected to give one state of width {model.config.hidden_size} a token, "
+            f"and gives {tuple(states.shape)} for 1 text of 2. Use an encoder such as XLM-RoBERTa."
+        )
 
 
 @contextmanager

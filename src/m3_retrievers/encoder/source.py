@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 from huggingface_hub import snapshot_download
 
 from m3_retrievers.encoder.adapter import Adapter, find_adapter
-from m3_retrievers.encoder.files import read_json
+from m3_retrievers.encoder.files import is_there, read_json
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
 from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini, sha256
 from m3_retrievers.errors import CheckpointError, InputError
@@ -197,7 +197,7 @@ def _check_arguments(
 
 def _configured(name: str, folder: Path, heads_folder: Path, pooling: Pooling | None) -> Source:
     path = heads_folder / CONFIG_FILE
-    config = read_json(path) if path.exists() else {}
+    config = read_json(path) if is_there(path) else {}
     unknown = set(config) - {"pooling", "heads", "weights", "max_length"}
     if unknown:
         raise CheckpointError(
@@ -237,7 +237,7 @@ def _pooling(folder: Path) -> Pooling:
     Its older versions write a flag a mode, newer ones ``pooling_mode``.
     """
     path = folder / "1_Pooling" / "config.json"
-    if not path.exists():
+    if not is_there(path):
         return "cls"
     config = read_json(path)
     flags = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}

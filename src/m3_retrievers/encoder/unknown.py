@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
-from m3_retrievers.encoder.pieces import Tokens, tokenize
+from m3_retrievers.encoder.pieces import tokenize
 from m3_retrievers.errors import UnknownTokenWarning, warn
 
 # Of m3-mini's tokens, unknown are: 5 in a million of Python's own library, 2 % of C++ with Greek
@@ -20,13 +20,15 @@ from m3_retrievers.errors import UnknownTokenWarning, warn
 # 38 % of Tamil, 69 to 83 % of Chinese, 90 % of Telugu, all of Thai and Amharic. From a fifth on
 # the missing words carry the meaning.
 HIGH_SHARE = 0.2
+# One emoji in a query of three words is a large share and means nothing.
+_FEWEST = 3
 
 _READS_MORE = "BAAI/bge-m3"
 
 
 def find_unread(
     model: Checkpoint,
-    tokens: Sequence[Tokens],
+    read: Sequence[NDArray[np.int64]],
     *,
     given: NDArray[np.int64],
     instruction: str = "",
@@ -35,23 +37,26 @@ def find_unread(
     """Return (n,) True for each text whose tokens are all unknown; a text without tokens is not.
 
     Gives one UnknownTokenWarning where there is such a text, or where the share of unknown
-    tokens in the call reaches HIGH_SHARE. given: the row in ``tokens`` of each text of the call.
-    name: the model's. instruction: what stands before each text and is none of its own.
+    tokens in the call reaches HIGH_SHARE.
+
+    read: the token ids of each text, as far as the model reads it. given: the row in ``read``
+    of each text of the call. instruction: what stands before each text and is none of its own.
+    name: the model's.
     """
-    unread = np.zeros(len(tokens), bool)
+    unread = np.zeros(len(read), bool)
     if model.unknown_id is None:
         return unread
-    counts = np.array([np.count_nonzero(one.ids == model.unknown_id) for one in tokens])
+    counts = np.array([np.count_nonzero(ids == model.unknown_id) for ids in read])
     if not counts.any():
         return unread
     skipped = len(tokenize(model.tokenizer, [instruction])[0].ids) if instruction else 0
     # the bare mark of a word's beginning (XLM-R's ▁) says nothing about the word
-    marks = np.array([np.isin(one.ids[skipped:], model.blank_ids).sum() for one in tokens])
-    sizes = np.array([len(one.ids) - skipped for one in tokens]) - marks
+    marks = np.array([np.isin(ids[skipped:], model.blank_ids).sum() for ids in read])
+    sizes = np.array([len(ids) - skipped for ids in read]) - marks
     unread[:] = (counts > 0) & (counts >= sizes)
-    share = counts[given].sum() / max(1, sizes[given].sum())
-    lost = int(unread[given].sum())
-    if share >= HIGH_SHARE or lost:
+    unknown, lost = int(counts[given].sum()), int(unread[given].sum())
+    share = unknown / max(1, sizes[given].sum())
+    if lost or (share >= HIGH_SHARE and unknown >= _FEWEST):
         nothing = f", and nothing at all of {lost} of them, which match nothing" if lost else ""
         warn(
             f"{name!r} does not know {min(share, 1):.0%} of the tokens in {len(given)} "
