@@ -66,6 +66,7 @@ class HybridWeights:
         """Return the weight of a mode; ``sparse`` is that of every lexical mode."""
         return float(getattr(self, "sparse" if mode == "bm25" else mode))
 
+
 def check_weights(weights: HybridWeights | None, *, default: HybridWeights) -> HybridWeights:
     """Return the weights, or ``default`` for None; InputError for what is no HybridWeights."""
     if weights is None:
