@@ -29,7 +29,7 @@ def retriever(encoder):
 def test_a_models_name_is_no_encoder():
     with pytest.raises(InputError, match=r"M3Encoder\.from_pretrained"):
         M3Encoder("m3-mini")
-    for name in ("m3-mini", None):
+    for name in (None, 3, M3Encoder):
         with pytest.raises(InputError, match=r"encoder expects an M3Encoder.*from_pretrained"):
             HybridRetriever(name)
 
