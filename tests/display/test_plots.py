@@ -64,7 +64,7 @@ def all_plots(hits, other):
     return [
         hits.plot(title="q $x$ 图"),
         hits.plot_scores(title="q"),
-        hits.plot_against(other, names=("a", "b")),
+        hits.plot_against(other, names=("稠密 $x$", "b\n")),
     ]
 
 
@@ -149,6 +149,9 @@ def test_there_is_nothing_to_draw_of_no_hits():
         with pytest.raises(InputError, match="expects hits"):
             draw()
     one = Hits([Hit("a", "x", 1.0, scores={"dense": 1.0}, contributions={"dense": 1.0})])
+    for names in (("a",), "ab", ("a", "b", "c")):
+        with pytest.raises(InputError, match="names expects one for each of the two lists"):
+            one.plot_against(one, names=names)
     for figure in (one.plot(), one.plot_scores(), none.plot_against(one)):
         rendered(figure)
 

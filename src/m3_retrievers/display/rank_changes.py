@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from m3_retrievers.checks import check_k
+from m3_retrievers.display import fonts
 from m3_retrievers.display.figures import INK, colour, new_figure, style
-from m3_retrievers.display.labels import labels_of, name_of_hit, title_of
+from m3_retrievers.display.labels import fitted, labels_of, name_of_hit, title_of
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.hits import Hit
 
@@ -37,11 +38,13 @@ def rank_changes(
     first, second: of two models, weights or indexes that share ids. names: what they are called.
     most: places drawn of each; below a gap stand documents that only the other side has among
     them, with their place here, or "–" where the list does not hold them. Raises InputError where
-    both are empty, MissingExtraError without matplotlib.
+    both are empty or names are not two, MissingExtraError without matplotlib.
     """
     check_k(most, name="most")
     if not first and not second:
         raise InputError("rank_changes expects hits, got none in both lists.")
+    if isinstance(names, str) or len(names) != 2:
+        raise InputError(f"names expects one for each of the two lists, got {names!r}.")
     places = [{hit.id: place for place, hit in enumerate(one, start=1)} for one in (first, second)]
     hits = {hit.id: hit for hit in (*first[:most], *second[:most])}
     rows = [_rows(list(hits), one, most) for one in places]
@@ -50,30 +53,39 @@ def rank_changes(
         description = _description(hits, places, names)
         figure = new_figure(9, 1.0 + 0.3 * lowest, description)
         axes = figure.subplots()
-        for id in hits:
-            change = _change(places[0].get(id), places[1].get(id))
-            hue, line = _LOOKS[change]
-            ends = [one[id] for one in rows]
-            axes.plot((0, 1), ends, line, marker="o", color=hue, linewidth=2, label=change)
+        _lines(axes, places, rows)
         written, families = labels_of(list(hits.values()))
         labels = dict(zip(hits, written, strict=True))
         for side in (0, 1):
             _side(axes, side, places[side], rows[side], labels, families)
-            axes.annotate(names[side], (side, 0.1), ha="center", parse_math=False)
-        drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        known = [change for change in _LOOKS if change in drawn]
-        axes.legend(
-            [drawn[change] for change in known],
-            known,
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            ncols=len(known),
-            handlelength=4,
-        )
+        (left, right), families = fonts.drawable([fitted(str(name)) for name in names])
+        axes.annotate(left, (0, 0.1), ha="center", family=families, parse_math=False)
+        axes.annotate(right, (1, 0.1), ha="center", family=families, parse_math=False)
         axes.set(xlim=(-1.05, 2.05), ylim=(lowest + 0.5, -0.4))
         axes.axis("off")
         title_of(figure, title)
     return figure
+
+
+def _lines(
+    axes: Axes, places: Sequence[Mapping[str, int]], rows: Sequence[Mapping[str, float]]
+) -> None:
+    """Draw a line a document, and below them what the lines mean."""
+    drawn = {}
+    for id in rows[0]:
+        change = _change(places[0].get(id), places[1].get(id))
+        hue, line = _LOOKS[change]
+        ends = [one[id] for one in rows]
+        (drawn[change],) = axes.plot((0, 1), ends, line, marker="o", color=hue, linewidth=2)
+    known = [change for change in _LOOKS if change in drawn]
+    axes.legend(
+        [drawn[change] for change in known],
+        known,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=len(known),
+        handlelength=4,
+    )
 
 
 def _rows(ids: Sequence[str], places: Mapping[str, int], most: int) -> dict[str, float]:
