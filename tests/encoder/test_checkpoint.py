@@ -49,12 +49,29 @@ def test_a_missing_head_can_be_done_without(folder):
         ("colbert_linear.pt", {"weight": torch.zeros(8, 32), "bias": torch.zeros(7)}),
         ("colbert_linear.pt", {"weight": torch.zeros(8, 32)}),
         ("colbert_linear.pt", {"weight": torch.zeros(32), "bias": torch.zeros(1)}),
-        ("colbert_linear.pt", [torch.zeros(1)]),
+        ("colbert_linear.pt", {"weight": torch.zeros(0, 32), "bias": torch.zeros(0)}),
     ],
 )
 def test_a_head_of_the_wrong_shape_is_refused_and_its_file_named(folder, head, state):
     torch.save(state, folder / head)
     with pytest.raises(HeadShapeError, match=head):
+        M3Encoder.from_pretrained(folder).checkpoint  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [torch.zeros(1)],
+        {"weight": 1.0, "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, dtype=torch.int64), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, dtype=torch.complex64), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32, device="meta"), "bias": torch.zeros(1)},
+        {"weight": torch.zeros(1, 32).to_sparse(), "bias": torch.zeros(1)},
+    ],
+)
+def test_a_head_of_anything_but_plain_tensors_is_refused_and_its_file_named(folder, state):
+    torch.save(state, folder / "sparse_linear.pt")
+    with pytest.raises(CheckpointError, match=r"sparse_linear\.pt"):
         M3Encoder.from_pretrained(folder).checkpoint  # noqa: B018
 
 
@@ -196,11 +213,35 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_refused(folder):
         {"query_max_length": 2},
         {"batch_tokens": 1.5},
         {"pooling": "max"},
+        {"pooling": ["cls"]},
+        {"device": 1.5},
+        {"device": ["cpu"]},
+        {"dtype": ["float32"]},
+        {"dtype": 32},
+        {"heads": {"sparse": False}},
+        {"heads": "sparse"},
+        {"revision": 3},
+        {"query_instruction": None},
+        {"truncation": ["warn"]},
+        {"document_max_length": "512"},
     ],
+    ids=str,
 )
 def test_an_option_out_of_range_is_refused_with_what_was_expected(tiny_m3, options):
     with pytest.raises(InputError, match="expects"):
         M3Encoder.from_pretrained(tiny_m3, **options)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"m3-mini", "", "  ", ["m3-mini"]])
+def test_what_is_no_name_is_refused_before_anything_is_looked_for(name):
+    with pytest.raises(InputError, match="expected a model's name or folder"):
+        M3Encoder.from_pretrained(name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "no/such/model/at/all", "../no such"])
+def test_a_name_no_folder_can_have_is_an_error_of_ours(name):
+    with pytest.raises(CheckpointError, match="is no folder here"):
+        M3Encoder.from_pretrained(name)
 
 
 def test_mcls_needs_cls_pooling(tiny_bert):

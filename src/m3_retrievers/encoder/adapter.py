@@ -6,17 +6,16 @@ not needed to use them. Every wrapped layer becomes W + scale · B·A, once, at 
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from m3_retrievers.encoder.files import is_there, map_tensors, read_json
 from m3_retrievers.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
@@ -61,25 +60,34 @@ def find_adapter(folder: Path) -> Adapter | None:
     Raises CheckpointError where its configuration cannot be merged as W + scale · B·A.
     """
     path = folder / CONFIG
-    if not path.is_file():
+    if not is_there(path):
         return None
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-        backbone = str(config["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+    config = read_json(path)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    backbone, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if (
+        type(rank) is not int
+        or not 1 <= rank < 2**31
+        or isinstance(alpha, bool)
+        or not isinstance(alpha, int | float)
+        or not math.isfinite(alpha)
+        or not isinstance(backbone, str)
+        or not isinstance(revision, str | None)
+    ):
         raise CheckpointError(
             f"{path} is expected to be a LoRA configuration with r, lora_alpha and "
-            f"base_model_name_or_path ({error!r}). Save the adapter again with PEFT."
-        ) from error
+            f"base_model_name_or_path, got r={rank!r:.40}, lora_alpha={alpha!r:.40}, "
+            f"base_model_name_or_path={backbone!r:.80}, revision={revision!r:.40}. Save the "
+            "adapter again with PEFT."
+        )
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     for name, value in config.items():
         if name not in _HARMLESS and value and value not in _MERGEABLE.get(name, ()):
             raise CheckpointError(
                 f"{path} has {name}={value!r:.80}, expected a delta that is W + scale · B·A alone. "
                 "Merge it with PEFT (merge_and_unload) and save the whole model."
             )
-    return Adapter(folder, backbone, config.get("revision"), rank, scale)
+    return Adapter(folder, backbone, revision, rank, scale)
 
 
 @torch.no_grad()
@@ -89,13 +97,7 @@ def merge(adapter: Adapter, backbone: nn.Module) -> None:
     Raises CheckpointError where a file is torn, or a tensor has no place or no partner.
     """
     path = adapter.folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}). Copy the adapter's file again."
-        ) from error
-    for name, (low, up) in _pairs(state, path).items():
+    for name, (low, up) in _pairs(map_tensors(path), path).items():
         weight = _layer(backbone, name, path).weight
         rows, columns = weight.shape
         expected = [adapter.rank, columns], [rows, adapter.rank]

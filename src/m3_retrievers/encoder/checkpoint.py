@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from m3_retrievers.encoder.adapter import merge
 from m3_retrievers.encoder.heads import Heads, load_heads
 from m3_retrievers.encoder.pieces import Frame, find_frame
-from m3_retrievers.encoder.source import Pooling, Source, tokenizer_file, weight_files
+from m3_retrievers.encoder.pretrained import load_backbone, load_tokenizer
+from m3_retrievers.encoder.source import Pooling, Source
 from m3_retrievers.errors import CheckpointError
+
+# A CLS, a token and a SEP: less cannot hold a text.
+_SHORTEST = 3
+# How XLM-R's pieces spell the beginning of a word; alone it stands for white space.
+_WORD_MARK = "▁"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +26,8 @@ class Checkpoint:
     """A loaded model: backbone and heads on their device, tokenizer, and its constants.
 
     max_length: tokens a sequence may have, frame included. dropped_ids: vocabulary ids that
-    never carry a term weight (CLS, EOS/SEP, padding, unknown).
+    never carry a term weight (CLS, EOS/SEP, padding, unknown). unknown_id: of the token for
+    what the vocabulary lacks, None without one. blank_ids: of tokens that stand for white space.
     """
 
     backbone: nn.Module
@@ -37,101 +37,61 @@ class Checkpoint:
     pooling: Pooling
     max_length: int
     dropped_ids: tuple[int, ...]
+    unknown_id: int | None
+    blank_ids: tuple[int, ...]
     pad_id: int
     vocabulary_size: int
 
 
 def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return the model in memory. Raises CheckpointError where a file is torn or incomplete."""
-    backbone = _backbone(source.folder, dtype if source.adapter is None else torch.float32)
+    backbone = load_backbone(source.folder, dtype if source.adapter is None else torch.float32)
     if source.adapter is not None:
         merge(source.adapter, backbone)
         backbone.to(dtype)
     config = backbone.config
     heads = load_heads(source.heads_folder, source.heads, hidden_size=config.hidden_size)
-    tokenizer = _tokenizer(source.folder)
+    tokenizer = load_tokenizer(source.folder)
+    _check_tokenizer(tokenizer, source, vocabulary_size=config.vocab_size)
     special = ("cls_token_id", "eos_token_id", "sep_token_id", "pad_token_id", "unk_token_id")
     ids = {getattr(tokenizer, name, None) for name in special}
-    limit = _positions(config)
+    mark = tokenizer.backend_tokenizer.token_to_id(_WORD_MARK)
     return Checkpoint(
         backbone=backbone.to(device),
         heads=heads.to(device),
         tokenizer=tokenizer,
         frame=find_frame(tokenizer),
         pooling=source.pooling,
-        max_length=min(limit, source.max_length or limit),
+        max_length=_longest(config, source),
         dropped_ids=tuple(sorted(one for one in ids if one is not None)),
+        unknown_id=getattr(tokenizer, "unk_token_id", None),
+        blank_ids=() if mark is None else (mark,),
         pad_id=tokenizer.pad_token_id,
         vocabulary_size=config.vocab_size,
     )
 
 
-def _backbone(folder: Path, dtype: torch.dtype) -> Any:
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            _check_safetensors(path)
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            model, report = AutoModel.from_pretrained(
-                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded as a backbone: {error}") from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
+def _check_tokenizer(tokenizer: Any, source: Source, *, vocabulary_size: int) -> None:
+    if tokenizer.pad_token_id is None:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of the backbone's tensors ({', '.join(missing[:3])}…): "
-            "they would be random. Use a complete checkpoint of this architecture."
+            f"{source.folder} is expected to hold a tokenizer with a padding token, and its has "
+            "none. Set pad_token in its tokenizer_config.json."
         )
-    return model.eval()
-
-
-def _tokenizer(folder: Path) -> Any:
-    tokenizer_file(folder)  # raises where there is none
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    size = tokenizer.backend_tokenizer.get_vocab_size()
+    if size > vocabulary_size:
         raise CheckpointError(
-            f"{folder} holds no tokenizer that can be read ({error}). Add its tokenizer.json."
-        ) from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise CheckpointError(
-            f"{folder} is expected to hold a tokenizer.json (a fast tokenizer), and does "
-            "not. Save one there with AutoTokenizer.from_pretrained(…).save_pretrained(…)."
+            f"{source.folder} holds a tokenizer of {size:,} tokens, expected at most the "
+            f"{vocabulary_size:,} the backbone has vectors for. Use the tokenizer of this model."
         )
-    # a tokenizer.json may ask for padding or a cut of its own; lengths are decided in pieces.py
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.no_truncation()
-    return tokenizer
 
 
-def _check_safetensors(path: Path) -> None:
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is torn or no safetensors file ({error}). Copy or download it again."
-        ) from error
-
-
-def _positions(config: Any) -> int:
+def _longest(config: Any, source: Source) -> int:
     """Return how many tokens fit; RoBERTa's family counts positions from padding + 1."""
     reserved = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    return int(config.max_position_embeddings) - reserved
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hold transformers' own bar and load report back; what matters is checked and raised."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    limit = min(int(config.max_position_embeddings) - reserved, source.max_length or 2**31)
+    if limit < _SHORTEST:
+        raise CheckpointError(
+            f"{source.folder} is expected to take texts of at least {_SHORTEST} tokens, and has "
+            f"positions for {limit}. Check max_position_embeddings in its config.json."
+        )
+    return limit

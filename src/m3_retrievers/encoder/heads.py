@@ -7,17 +7,15 @@ head would give numbers that look like scores.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from m3_retrievers.encoder.files import map_tensors
 from m3_retrievers.errors import CheckpointError, HeadShapeError, InputError, MissingHeadError
 
 SPARSE_FILE = "sparse_linear"
@@ -100,36 +98,23 @@ def head_file(folder: Path, stem: str) -> Path:
 
 def _linear(folder: Path, stem: str, hidden_size: int) -> nn.Linear:
     path = head_file(folder, stem)
-    state = _read(path)
+    state = map_tensors(path)
     weight, bias = state.get("weight"), state.get("bias")
     if weight is None or bias is None or set(state) != {"weight", "bias"}:
         raise HeadShapeError(
-            f"{path} expects the tensors 'weight' and 'bias', got {sorted(state)}. "
+            f"{path} expects the tensors 'weight' and 'bias', got {sorted(map(str, state))}. "
             "Save the state dict of one nn.Linear."
         )
     fits = weight.ndim == 2 and weight.shape[1] == hidden_size and bias.shape == weight.shape[:1]
-    if not fits:
+    if not fits or not len(weight):
         raise HeadShapeError(
             f"{path} expects weight [d, {hidden_size}] and bias [d], got {list(weight.shape)} and "
             f"{list(bias.shape)}. Use the head saved with this backbone."
         )
     if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
         raise CheckpointError(f"{path} expects finite numbers, got NaN or infinity. Save it again.")
-    linear = nn.Linear(hidden_size, weight.shape[0])
-    linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+    # the copies own their memory: the file may be replaced while the model is in use
+    linear = nn.Linear(hidden_size, weight.shape[0], device="meta")
+    copied = {"weight": weight.float().clone(), "bias": bias.float().clone()}
+    linear.load_state_dict(copied, assign=True)
     return linear
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a head ({error}). The file is torn or holds something "
-            "else; copy it again."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise HeadShapeError(f"{path} expects a dict of tensors, got {type(state).__name__}.")
-    return state

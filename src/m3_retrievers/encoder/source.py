@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from huggingface_hub import snapshot_download
 
 from m3_retrievers.encoder.adapter import Adapter, find_adapter
+from m3_retrievers.encoder.files import is_there, read_json
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
 from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini, sha256
 from m3_retrievers.errors import CheckpointError, InputError
@@ -66,6 +67,7 @@ def locate(
     Arguments that are not None win over what the model's files say. Raises CheckpointError
     (or MissingHeadError) if something needed is not there.
     """
+    _check_arguments(name_or_path, revision, heads, pooling)
     name = str(name_or_path)
     heads_folder = _find(name, revision)
     adapter = find_adapter(heads_folder)
@@ -75,15 +77,12 @@ def locate(
             f"{folder} is expected to hold a Hugging Face model, and has no config.json. "
             "Pass a model folder, a hub id such as 'BAAI/bge-m3', or 'm3-mini'."
         )
-    source = _plain_mini(folder) if name == BACKBONE else _configured(name, folder, heads_folder)
-    source = replace(
-        source,
-        adapter=adapter,
-        heads=heads or source.heads,
-        pooling=pooling or source.pooling,
-    )
-    if source.pooling not in ("cls", "mean"):
-        raise InputError(f"pooling expects 'cls' or 'mean', got {source.pooling!r}.")
+    if name == BACKBONE:
+        source = _plain_mini(folder)
+        source = replace(source, pooling=pooling or source.pooling)
+    else:
+        source = _configured(name, folder, heads_folder, pooling)
+    source = replace(source, adapter=adapter, heads=heads or source.heads)
     _head_files(source)
     return source
 
@@ -94,7 +93,7 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     Every byte of the weights counts; at 2.3 GB this takes about two seconds.
     """
     digest = hashlib.sha256()
-    config = json.loads((source.folder / "config.json").read_text("utf-8"))
+    config = read_json(source.folder / "config.json")
     stable = {key: value for key, value in config.items() if key not in _VOLATILE}
     shape = {"pooling": source.pooling, **settings}
     if source.adapter is not None:
@@ -123,7 +122,9 @@ def tokenizer_file(folder: Path) -> Path:
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files the backbone is read from, in name order."""
-    found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    patterns = ("model*.safetensors", "pytorch_model*.bin")
+    files = ([one for one in sorted(folder.glob(p)) if one.is_file()] for p in patterns)
+    found = next(filter(None, files), [])
     if not found:
         raise CheckpointError(
             f"{folder} is expected to hold model.safetensors or pytorch_model.bin, and has "
@@ -163,12 +164,12 @@ def _plain_mini(folder: Path) -> Source:
 
 
 def _folder(name: str, revision: str | None) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
     try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{name!r} is no folder here, and could not be had from the hub ({reason}). Check the "
@@ -176,44 +177,85 @@ def _folder(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _configured(name: str, folder: Path, heads_folder: Path) -> Source:
+def _check_arguments(
+    name_or_path: object, revision: object, heads: object, pooling: object
+) -> None:
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
+        raise InputError(
+            f"expected a model's name or folder, got {name_or_path!r:.60}. Pass 'm3-mini', "
+            "'BAAI/bge-m3', another hub id, or a folder."
+        )
+    if revision is not None and not isinstance(revision, str):
+        raise InputError(f"revision expects a branch, tag or commit, got {revision!r:.60}.")
+    if heads is not None and not isinstance(heads, HeadSpec):
+        raise InputError(
+            f"heads expects a HeadSpec, got {heads!r:.60}. Write HeadSpec(sparse=…, colbert=…)."
+        )
+    if pooling not in (None, "cls", "mean"):
+        raise InputError(f"pooling expects 'cls' or 'mean', got {pooling!r:.60}.")
+
+
+def _configured(name: str, folder: Path, heads_folder: Path, pooling: Pooling | None) -> Source:
     path = heads_folder / CONFIG_FILE
-    config = _json(path) if path.is_file() else {}
+    config = read_json(path) if is_there(path) else {}
     unknown = set(config) - {"pooling", "heads", "weights", "max_length"}
     if unknown:
         raise CheckpointError(
             f"{path} has unknown keys {sorted(unknown)}; known are pooling, heads, weights, "
             "max_length. Remove them or update this package."
         )
+    stated = config.get("pooling")
+    if stated not in (None, "cls", "mean"):
+        raise CheckpointError(
+            f"{path} expects pooling to be 'cls' or 'mean', got {stated!r:.60}. Correct the file."
+        )
+    length = config.get("max_length")
+    if length is not None and (type(length) is not int or not 3 <= length < 2**31):
+        raise CheckpointError(
+            f"{path} expects max_length to be an integer of at least 3, got {length!r:.60}. "
+            "Correct the file, or leave it out."
+        )
+    try:
+        heads = HeadSpec(**config.get("heads", {}))
+        weights = HybridWeights(**config.get("weights", {}))
+    except (TypeError, InputError) as error:
+        raise CheckpointError(f"{path} cannot be used ({error}). Correct the file.") from error
     return Source(
         name=name,
         folder=folder,
         heads_folder=heads_folder,
-        heads=HeadSpec(**config.get("heads", {})),
-        pooling=config.get("pooling", _pooling(folder)),
-        weights=HybridWeights(**config.get("weights", {})),
-        max_length=config.get("max_length"),
+        heads=heads,
+        pooling=pooling or stated or _pooling(folder),
+        weights=weights,
+        max_length=length,
     )
 
 
 def _pooling(folder: Path) -> Pooling:
-    """sentence-transformers writes the pooling beside the model; BGE-M3's is CLS."""
+    """sentence-transformers writes the pooling beside the model; BGE-M3's is CLS.
+
+    Its older versions write a flag a mode, newer ones ``pooling_mode``.
+    """
     path = folder / "1_Pooling" / "config.json"
-    mean = path.is_file() and _json(path).get("pooling_mode_mean_tokens", False)
-    return "mean" if mean else "cls"
+    if not is_there(path):
+        return "cls"
+    config = read_json(path)
+    flags = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    modes = config.get("pooling_mode")
+    if modes is None:
+        on = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+        modes = [flags.get(key, key) for key in on]
+    if modes in ("cls", ["cls"]):
+        return "cls"
+    if modes in ("mean", ["mean"]):
+        return "mean"
+    raise CheckpointError(
+        f"{path} asks for the pooling {modes!r:.80}, expected CLS or mean. Use another model, or "
+        "pass pooling='cls' or pooling='mean' if that is how this one was trained."
+    )
 
 
 def _head_files(source: Source) -> list[Path]:
     stems = [SPARSE_FILE] if source.heads.sparse else []
     stems += [COLBERT_FILE] if source.heads.colbert is True else []
     return [head_file(source.heads_folder, stem) for stem in stems]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is expected to hold JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is expected to hold a JSON object, got {content!r:.60}.")
-    return content

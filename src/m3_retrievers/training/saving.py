@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from m3_retrievers.encoder.checkpoint import quiet_transformers
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
+from m3_retrievers.encoder.pretrained import quiet_transformers
 from m3_retrievers.encoder.source import CONFIG_FILE, Source
 from m3_retrievers.training.model import M3Module
 from m3_retrievers.types.plan import HybridWeights

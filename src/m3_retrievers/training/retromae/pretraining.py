@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, set_seed
+from transformers import set_seed
 
 from m3_retrievers.checks import check_texts
 from m3_retrievers.encoder.batching import plan_batches
-from m3_retrievers.encoder.checkpoint import Checkpoint, load, quiet_transformers
+from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.forward import pad
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.pieces import Piece, cut, tokenize
+from m3_retrievers.encoder.pretrained import load_masked_model, quiet_transformers
 from m3_retrievers.encoder.source import CONFIG_FILE, Source, locate
 from m3_retrievers.errors import CheckpointError, InputError, TrainingDataError
 from m3_retrievers.training.gather import world
@@ -147,10 +148,7 @@ def open_module(source: Source, settings: RetroMAESettings) -> tuple[Checkpoint,
             f"max_length expects at most {model.max_length} tokens, which is what {source.name!r} "
             f"reads, got {settings.max_length}. Lower it; longer texts become several pieces."
         )
-    with quiet_transformers():
-        masked = AutoModelForMaskedLM.from_pretrained(
-            source.folder, local_files_only=True, dtype=torch.float32
-        )
+    masked = load_masked_model(source.folder)
     # the backbone as load() checked it; the head is the folder's own, or new where it has none
     setattr(masked, masked.base_model_prefix, model.backbone)
     masked.tie_weights()
