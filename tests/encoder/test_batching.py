@@ -37,7 +37,7 @@ def test_out_of_memory_halves_the_budget_says_so_and_finishes_every_text():
     with pytest.warns(MemoryWarning, match="budget of 40 tokens"):
         finished = list(run_batches(np.full(16, 10), run, budget=80))
     assert sorted(done) == list(range(16))
-    assert sum(finished) == 16
+    assert sum(map(len, finished)) == 16
 
 
 def test_the_processor_allocators_error_counts_as_out_of_memory():
@@ -46,7 +46,7 @@ def test_the_processor_allocators_error_counts_as_out_of_memory():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     with pytest.warns(MemoryWarning):
-        assert sum(run_batches(np.array([5, 5]), run, budget=10)) == 2
+        assert sum(map(len, run_batches(np.array([5, 5]), run, budget=10))) == 2
 
 
 def test_memory_error_of_a_single_text_surfaces():

@@ -6,7 +6,6 @@ memory and wasted work whatever the lengths are; a count of texts bounds neither
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m3_retrievers.errors import MemoryWarning
+from m3_retrievers.errors import MemoryWarning, warn
 
 
 def plan_batches(lengths: NDArray[np.integer[Any]], *, budget: int) -> list[NDArray[np.int64]]:
@@ -41,8 +40,8 @@ def run_batches(
     run: Callable[[NDArray[np.int64]], None],
     *,
     budget: int,
-) -> Iterator[int]:
-    """Call ``run`` on every batch and yield how many texts each finished.
+) -> Iterator[NDArray[np.int64]]:
+    """Call ``run`` on every batch and yield the positions each finished.
 
     When memory runs out, the budget is halved for what is left and a MemoryWarning says so;
     if a single text does not fit, the error surfaces. Any other error surfaces unchanged.
@@ -53,22 +52,22 @@ def run_batches(
         try:
             run(batch)
         except (MemoryError, RuntimeError) as error:
-            if len(batch) == 1 or not _out_of_memory(error):
+            if len(batch) == 1 or not out_of_memory(error):
                 raise
             budget = max(1, int(lengths[batch].max()) * len(batch) // 2)
-            warnings.warn(
+            warn(
                 f"Memory ran out on a batch of {len(batch)} texts; going on with a budget of "
                 f"{budget} tokens. Pass batch_tokens={budget} to start there.",
                 MemoryWarning,
-                stacklevel=2,
             )
             left = np.concatenate([batch, *queue])
             queue = deque(left[again] for again in plan_batches(lengths[left], budget=budget))
             continue
-        yield len(batch)
+        yield batch
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the processor or an accelerator."""
     # torch raises its own class on accelerators, and a plain RuntimeError from the CPU allocator
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -41,8 +41,12 @@ class Coalesced(Generic[Item, Result]):
         with self._turn:
             if not ticket.taken:
                 self._serve()
-        # an item whose batch failed is tried alone, so that each caller sees its own error
-        return ticket.results[0] if ticket.results else self._run([item])[0]
+        if ticket.results:
+            return ticket.results[0]
+        # an item whose batch failed is tried alone, so that each caller sees its own error, and
+        # one at a time, because what failed may have been memory
+        with self._turn:
+            return self._run([item])[0]
 
     def _serve(self) -> None:
         with self._queue_lock:
@@ -51,7 +55,8 @@ class Coalesced(Generic[Item, Result]):
             ticket.taken = True
         try:
             results = self._run([ticket.item for ticket in batch])
-        except (M3Error, M3Warning):
+        except (M3Error, M3Warning, MemoryError, RuntimeError):
+            # RuntimeError is what torch raises for memory that ran out, among other things
             if len(batch) == 1:
                 raise
             return

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
-from m3_retrievers.errors import TrainingError, TrainingWarning
+from m3_retrievers.errors import TrainingError, TrainingWarning, warn
 
 # A sparse head that is silent for so many steps in a row has no gradient to come back by.
 _SILENT_STEPS = 20
@@ -34,11 +33,10 @@ class SparseGuard:
             )
         if active < _NEARLY_SILENT and not self.warned:
             self.warned = True
-            warnings.warn(
+            warn(
                 f"At step {step} only {active:.2%} of the tokens have a term weight above 0. The "
                 "sparse head may be going to zero; a smaller head_learning_rate helps.",
                 TrainingWarning,
-                stacklevel=2,
             )
 
 

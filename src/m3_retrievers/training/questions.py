@@ -8,14 +8,13 @@ question with the whole article is a pair. The language model is the caller's.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.errors import InputError, TrainingWarning
+from m3_retrievers.errors import InputError, TrainingWarning, warn
 from m3_retrievers.training.data import Example
 
 PROMPT = """Someone is looking for the text below and has never seen it. Write the one question \
@@ -92,11 +91,10 @@ def _pairs(
             for question in found:
                 yield Example(question, (document,), source=source)
     if empty:
-        warnings.warn(
+        warn(
             f"{empty} of {asked} passages brought no question and were left out: the document or "
             "the answer was empty. Look at what the language model returns for the prompt.",
             TrainingWarning,
-            stacklevel=2,
         )
 
 
