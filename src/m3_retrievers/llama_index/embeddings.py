@@ -11,6 +11,7 @@ from llama_index.core.bridge.pydantic import Field
 from pydantic import InstanceOf, computed_field, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.vectors import unit_rows
 from m3_retrievers.llama_index.component import StrictComponent
 
 
@@ -43,8 +44,7 @@ class M3Embedding(StrictComponent, BaseEmbedding):
 
     def _get_query_embedding(self, query: str) -> list[float]:
         encoded = self.encoder.encode_query(query, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors[0]
+        return unit_rows(encoded.require("dense"), query=True)[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
@@ -57,8 +57,7 @@ class M3Embedding(StrictComponent, BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         encoded = self.encoder.encode_documents(texts, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors
+        return unit_rows(encoded.require("dense"), query=False)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
