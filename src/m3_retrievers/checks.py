@@ -50,6 +50,10 @@ def check_texts(texts: Sequence[str]) -> list[str]:
             f"expected a list of texts, got one string ({texts[:40]!r}). "
             "Pass [text], or use encode_query for one text."
         )
+    if not isinstance(texts, Iterable):
+        raise InputError(
+            f"expected a list of texts, got {type(texts).__name__} ({texts!r:.40}). Pass [text]."
+        )
     checked = list(texts)
     for position, text in enumerate(checked):
         if not isinstance(text, str):

@@ -21,6 +21,7 @@
 
     M3Warning (UserWarning)
     ├── TruncationWarning                texts were cut to the length limit
+    ├── UnknownTokenWarning              texts in a language the model cannot read
     ├── LexicalFallbackWarning           no sparse head: BM25 serves as the lexical leg
     ├── MemoryWarning                    memory ran out: the batch was halved
     └── TrainingWarning                  training goes on, but something wants a look
@@ -115,6 +116,10 @@ class M3Warning(UserWarning):
 
 class TruncationWarning(M3Warning):
     """Texts were cut to the length limit; given once a call, with the count."""
+
+
+class UnknownTokenWarning(M3Warning):
+    """Many of a call's tokens are unknown to the model; given once a call, with the share."""
 
 
 class LexicalFallbackWarning(M3Warning):

@@ -88,12 +88,13 @@ def test_a_generator_is_read_chunk_by_chunk(encoder):
             read.append(number)
             yield text
 
-    chunks = encoder.iter_documents(corpus(), chunk_size=2)
+    chunks = encoder.iter_documents(corpus(), batch_size=2)
     first = next(chunks)
     assert read == [0, 1]
     assert_same(Representations.concatenate([first, *chunks]), encoder.encode_documents(TEXTS))
 
 
+@pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning")
 def test_lone_surrogates_and_control_characters_do_not_crash(encoder):
     odd = ["a\ud800b \udfff", "\x00\x01\x7f\u200b\ufeff", "\U0001f600" * 5, "\n\t \r"]
     found = encoder.encode_documents(odd)
@@ -116,7 +117,27 @@ def test_one_string_is_not_taken_for_a_list_of_characters(encoder):
         list(encoder.iter_documents("hello"))
 
 
-@pytest.mark.parametrize("outputs", [["colours"], "dense", []])
+@pytest.mark.parametrize("bad", [None, 5, 1.5])
+def test_what_is_no_list_of_texts_is_refused(encoder, bad):
+    for call in (encoder.encode_documents, encoder.encode_queries):
+        with pytest.raises(InputError, match="expected a list of texts"):
+            call(bad)
+    with pytest.raises(InputError, match="expected a list of texts"):
+        next(encoder.iter_documents(bad))
+
+
+@pytest.mark.parametrize("weights", [[1, 0.3, 1], 1.0, {"dense": 1}, "dense", (1, 2)])
+def test_weights_that_are_no_weights_are_refused(encoder, weights):
+    with pytest.raises(InputError, match="weights expects HybridWeights or None"):
+        encoder.score_pairs([("a", "b")], weights=weights)
+
+
+def test_outputs_may_be_any_iterable_and_come_in_one_order(encoder):
+    found = encoder.encode_query("page", outputs=iter(["sparse", "dense"]))
+    assert found.outputs == ("dense", "sparse")
+
+
+@pytest.mark.parametrize("outputs", [["colours"], "dense", [], 5, [["dense"]], [None], 1.5])
 def test_outputs_that_do_not_exist_are_refused(encoder, outputs):
     with pytest.raises(InputError, match="outputs expects"):
         encoder.encode_query("page", outputs=outputs)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from checkpoints import digest, write_tiny_m3
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import TruncationWarning
+from m3_retrievers.errors import M3Warning
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import Output, Representations
@@ -191,7 +191,7 @@ def _encoder(folder: Path, limit: int, **options: Any) -> M3Encoder:
 def _cut(encode: Any, texts: Any, **options: Any) -> Any:
     """Call an encode method; that it cuts some of the texts is meant here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)
+        warnings.simplefilter("ignore", M3Warning)
         return encode(texts, **options)
 
 

@@ -17,7 +17,7 @@ def tokens(*lengths: int) -> list[Tokens]:
 def test_a_text_is_framed_by_cls_and_sep():
     [piece] = cut(tokens(3), FRAME, max_length=8, truncation="warn")
     assert piece.ids.tolist() == [0, 10, 11, 12, 2]
-    assert piece.heads.tolist() == [0]
+    assert piece.cls_places.tolist() == [0]
 
 
 def test_a_long_text_is_cut_with_one_warning_that_counts():
@@ -50,7 +50,7 @@ def test_windows_hold_every_token_once_and_in_order(length, max_length):
 def test_mcls_puts_a_cls_before_every_segment_and_one_sep_at_the_end():
     [piece] = cut(tokens(5), FRAME, max_length=99, truncation="warn", mcls_every=2)
     assert piece.ids.tolist() == [0, 10, 11, 0, 12, 13, 0, 14, 2]
-    assert piece.heads.tolist() == [0, 3, 6]
+    assert piece.cls_places.tolist() == [0, 3, 6]
 
 
 def test_mcls_leaves_a_short_document_as_it_is():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import reference
@@ -55,6 +56,27 @@ def test_equal_texts_keep_their_order(encoder: M3Encoder) -> None:
     assert [place.index for place in places] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_ties_keep_the_inputs_order_whatever_stands_between_them(
+    encoder: M3Encoder, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [TEXTS[row] for row in rng.integers(0, len(TEXTS), 20)]
+    for weights in (None, COLBERT_ONLY, HybridWeights(dense=1, sparse=0, colbert=0)):
+        places = rerank(encoder, QUERY, texts, weights=weights)
+        by_text: dict[str, list[int]] = {}
+        for place in places:
+            by_text.setdefault(texts[place.index], []).append(place.index)
+        assert all(indexes == sorted(indexes) for indexes in by_text.values())
+        assert len({(texts[p.index], p.score) for p in places}) == len(by_text)
+
+
+@pytest.mark.parametrize("weights", [[1, 0.3, 1], 1.0, {"dense": 1}])
+def test_weights_that_are_no_weights_are_refused(encoder: M3Encoder, weights: object) -> None:
+    with pytest.raises(InputError, match="weights expects HybridWeights or None"):
+        rerank(encoder, QUERY, TEXTS, weights=weights)  # type: ignore[arg-type]
+
+
 def test_one_mode_alone_is_not_called_hybrid(encoder: M3Encoder) -> None:
     for place in rerank(encoder, QUERY, TEXTS, weights=COLBERT_ONLY):
         assert dict(place.scores) == {"colbert": place.score}
@@ -87,3 +109,7 @@ def test_what_is_no_text_is_refused(encoder: M3Encoder) -> None:
         rerank(encoder, QUERY, ["x", None])  # type: ignore[list-item]
     with pytest.raises(InputError):
         rerank(encoder, QUERY, "one string")
+    with pytest.raises(InputError):
+        rerank(encoder, QUERY, None)  # type: ignore[arg-type]
+    with pytest.raises(InputError):
+        rerank(encoder, None, TEXTS)  # type: ignore[arg-type]

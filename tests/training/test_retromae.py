@@ -128,12 +128,12 @@ def masked_batch(model):
     tokenizer = AutoTokenizer.from_pretrained(model)
     cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     ids = torch.tensor([[cls, 7, 8, 9, 10, sep], [cls, 11, 12, sep, pad, pad]])
-    heads = torch.zeros_like(ids, dtype=torch.bool)
-    heads[:, 0] = True
-    masked = torch.zeros_like(heads)
+    cls_places = torch.zeros_like(ids, dtype=torch.bool)
+    cls_places[:, 0] = True
+    masked = torch.zeros_like(cls_places)
     masked[0, 2] = masked[1, 1] = masked[1, 2] = True
     shown = ids.masked_fill(masked, tokenizer.mask_token_id)
-    return MaskedBatch(Padded(ids, ids != pad, heads), shown, masked)
+    return MaskedBatch(Padded(ids, ids != pad, cls_places), shown, masked)
 
 
 def test_the_losses_are_mean_cross_entropies_of_the_right_tokens(settings, monkeypatch):

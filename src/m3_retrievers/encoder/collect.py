@@ -20,14 +20,15 @@ class Collector:
 
     Several pieces of one text (windows) become one row: dense is the normalised mean of
     the pieces' vectors, sparse the maximum of each term, as within a piece, and ColBERT
-    keeps the vectors of all pieces.
+    keeps the vectors of all pieces. A text of unknown tokens alone matches nothing: its dense
+    row is 0, and it has neither terms nor vectors, so that each of its scores is 0.
     """
 
     def __init__(self, pieces: Sequence[Piece], *, texts: int) -> None:
         self._pieces = pieces
         self._texts = texts
         self._ends = offsets_of([len(piece.ids) for piece in pieces])
-        self._vector_ends = offsets_of([len(piece.ids) - len(piece.heads) for piece in pieces])
+        self._vector_ends = offsets_of([len(piece.ids) - len(piece.cls_places) for piece in pieces])
         self._owner = np.array([piece.text for piece in pieces], np.int64)
         self._dense: NDArray[np.float32] | None = None
         self._weights: NDArray[np.float32] | None = None
@@ -55,17 +56,24 @@ class Collector:
         outputs: Sequence[Output],
         *,
         tokens: Sequence[Tokens],
+        unread: NDArray[np.bool_],
         dropped_ids: Sequence[int],
         vocabulary_size: int,
     ) -> Representations:
-        """Return the finished record, when every piece has been put."""
+        """Return the finished record, when every piece has been put.
+
+        unread: (n,) True for the texts that hold nothing the model can read.
+        """
+        dense = self._pooled_windows() if "dense" in outputs else None
+        if dense is not None and unread.any():
+            dense[unread] = 0
         sparse = None
         if "sparse" in outputs:
-            sparse = self._sparse(dropped_ids, vocabulary_size)
+            sparse = self._sparse(unread, dropped_ids, vocabulary_size)
         return Representations(
-            dense=self._pooled_windows() if "dense" in outputs else None,
+            dense=dense,
             sparse=sparse,
-            colbert=self._multi_vectors() if "colbert" in outputs else None,
+            colbert=self._multi_vectors(unread) if "colbert" in outputs else None,
             tokens=self._token_table(tokens) if "tokens" in outputs else None,
         )
 
@@ -80,18 +88,25 @@ class Collector:
         np.divide(pooled, lengths, out=pooled, where=lengths > 0)
         return pooled
 
-    def _sparse(self, dropped_ids: Sequence[int], vocabulary_size: int) -> sp.csr_array:
+    def _sparse(
+        self, unread: NDArray[np.bool_], dropped_ids: Sequence[int], vocabulary_size: int
+    ) -> sp.csr_array:
         assert self._weights is not None
         ids = np.concatenate([piece.ids for piece in self._pieces])
         rows = np.repeat(self._owner, np.diff(self._ends))
-        keep = (self._weights > 0) & ~np.isin(ids, dropped_ids)
+        keep = (self._weights > 0) & ~np.isin(ids, dropped_ids) & ~unread[rows]
         return _largest(rows[keep], ids[keep], self._weights[keep], (self._texts, vocabulary_size))
 
-    def _multi_vectors(self) -> MultiVectors:
+    def _multi_vectors(self, unread: NDArray[np.bool_]) -> MultiVectors:
         assert self._vectors is not None
+        sizes, vectors = np.diff(self._vector_ends), self._vectors
+        if unread.any():
+            kept = ~unread[self._owner]
+            vectors = vectors[np.repeat(kept, sizes)]
+            sizes = sizes * kept
         lengths = np.zeros(self._texts, np.int64)
-        np.add.at(lengths, self._owner, np.diff(self._vector_ends))
-        return MultiVectors(self._vectors, offsets_of(lengths))
+        np.add.at(lengths, self._owner, sizes)
+        return MultiVectors(vectors, offsets_of(lengths))
 
     def _token_table(self, tokens: Sequence[Tokens]) -> TokenTable:
         kept: list[slice] = [slice(0, 0)] * self._texts
@@ -101,7 +116,7 @@ class Collector:
         if self._weights is not None:
             for position, piece in enumerate(self._pieces):
                 inner = self._weights[self._ends[position] : self._ends[position + 1]]
-                content = np.delete(inner, piece.heads)[: piece.stop - piece.start]
+                content = np.delete(inner, piece.cls_places)[: piece.stop - piece.start]
                 weights[piece.text][piece.start : piece.stop] = content
         chosen = list(zip(tokens, kept, strict=True))
         return TokenTable(

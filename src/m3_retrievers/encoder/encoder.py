@@ -10,31 +10,28 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_k, check_texts
-from m3_retrievers.encoder.batching import run_batches
+from m3_retrievers.encoder import forking
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
-from m3_retrievers.encoder.collect import Collector
-from m3_retrievers.encoder.forward import forward, pad
+from m3_retrievers.encoder.distinct import distinct_pairs
+from m3_retrievers.encoder.encoding import encode, progress
 from m3_retrievers.encoder.heads import HeadSpec
-from m3_retrievers.encoder.pairs import distinct
-from m3_retrievers.encoder.pieces import Truncation, cut, tokenize
+from m3_retrievers.encoder.pieces import Truncation
 from m3_retrievers.encoder.settings import (
     DType,
     Settings,
-    choose_budget,
+    check_settings,
     choose_device,
     choose_dtype,
     choose_outputs,
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.errors import InputError
-from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 from m3_retrievers.types.scores import Scores
 
@@ -59,19 +56,14 @@ class M3Encoder:
                 f"M3Encoder expects a located model, got {source!r:.80}. Write "
                 "M3Encoder.from_pretrained(…) with a hub id, a folder or 'm3-mini'."
             )
-        settings = settings or Settings()
-        if settings.mcls_every is not None and source.pooling != "cls":
-            raise InputError(
-                f"mcls_every expects a model with CLS pooling, got {source.pooling!r} pooling. "
-                "Leave it out for this model."
-            )
         self.source = source
-        self.settings = settings
+        self.settings = check_settings(settings, pooling=source.pooling)
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
         self._loading = threading.Lock()
         self._checkpoint: Checkpoint | None = None
         self._shared: dict[tuple[Output, ...], Coalesced[str, Representations]] = {}
+        forking.watch(self)
 
     @classmethod
     def from_pretrained(
@@ -93,9 +85,9 @@ class M3Encoder:
     ) -> M3Encoder:
         """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
 
-        device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first of these that is
-            there. dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32
-            elsewhere. Outputs are always float32. revision: of the hub repository.
+        device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
+        dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are
+            always float32. revision: of the hub repository.
         heads, pooling: only for models that are laid out unlike BGE-M3.
         truncation: what happens to a text over the limit: ``"warn"`` cuts it, with one
             TruncationWarning a call; ``"error"`` refuses it; ``"windows"`` encodes it piece
@@ -108,7 +100,8 @@ class M3Encoder:
             (the paper's MCLS uses 256); see ``encoder.pieces`` for its choices.
         batch_tokens: tokens of a padded batch; None takes what suits the device.
 
-        Remote code is never run. Raises CheckpointError (MissingHeadError,
+        A model gives numbers and a vocabulary: its Python code is never run nor asked about, no
+        pickle is executed, no kernels are fetched. Raises CheckpointError (MissingHeadError,
         HeadShapeError) for a model that is not whole, InputError for an option.
         """
         source = locate(name_or_path, revision=revision, heads=heads, pooling=pooling)
@@ -129,9 +122,11 @@ class M3Encoder:
         made = partial(type(self), device=self.device, dtype=self.dtype)
         return made, (self.source, self.settings)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> M3Encoder:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> M3Encoder:
         """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
         return self
+
+    __copy__ = __deepcopy__
 
     def __repr__(self) -> str:
         return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
@@ -144,11 +139,8 @@ class M3Encoder:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The representations this model has; known without loading it."""
-        has = {
-            "dense": True,
-            "sparse": self.source.heads.sparse,
-            "colbert": self.source.heads.colbert,
-        }
+        heads = self.source.heads
+        has = {"dense": True, "sparse": heads.sparse, "colbert": heads.colbert}
         return tuple(name for name in ALL_OUTPUTS if has[name])
 
     @property
@@ -196,11 +188,13 @@ class M3Encoder:
         """Return representations of n queries, in their order; only the outputs asked for.
 
         outputs: any of ``"dense"``, ``"sparse"``, ``"colbert"``, ``"tokens"``; None is all the
-        model has (without tokens). Raises InputError for what is no string, MissingHeadError
-        for an output the model lacks, TextTooLongError under ``truncation="error"``.
+        model has (without tokens). Equal texts have equal rows. A text of unknown tokens alone
+        scores 0: its dense row is 0, without terms and vectors (UnknownTokenWarning).
+
+        Raises InputError for what is no string, MissingHeadError for an output the model lacks,
+        TextTooLongError under ``truncation="error"``.
         """
-        checked = check_texts(texts)
-        return self._encode(checked, query=True, outputs=outputs, show_progress=show_progress)
+        return self._encode(texts, query=True, outputs=outputs, show_progress=show_progress)
 
     def encode_documents(
         self,
@@ -210,8 +204,7 @@ class M3Encoder:
         show_progress: bool = False,
     ) -> Representations:
         """Return representations of n documents; arguments as for ``encode_queries``."""
-        checked = check_texts(texts)
-        return self._encode(checked, query=False, outputs=outputs, show_progress=show_progress)
+        return self._encode(texts, query=False, outputs=outputs, show_progress=show_progress)
 
     def encode_query(
         self, text: str, *, outputs: Sequence[Output] | None = None
@@ -226,7 +219,8 @@ class M3Encoder:
             )
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._loading:
-            shared = self._shared.setdefault(wanted, Coalesced(self._batch_encoder(wanted)))
+            run = partial(self._queries_apart, outputs=wanted)
+            shared = self._shared.setdefault(wanted, Coalesced(run))
         return shared(text)
 
     def iter_documents(
@@ -234,22 +228,22 @@ class M3Encoder:
         texts: Iterable[str],
         *,
         outputs: Sequence[Output] | None = None,
-        chunk_size: int = 1024,
+        batch_size: int = 1024,
         show_progress: bool = False,
     ) -> Iterator[Representations]:
-        """Yield representations of ``chunk_size`` documents at a time, in order.
+        """Yield representations of ``batch_size`` documents at a time, in order.
 
         For corpora that do not fit in memory: ``texts`` may be a generator, and is read no
-        further than the chunk at hand.
+        further than the batch at hand.
         """
-        check_k(chunk_size, name="chunk_size")
-        if isinstance(texts, str):
-            check_texts(texts)
+        check_k(batch_size, name="batch_size")
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            check_texts(texts)  # raises
         source = iter(texts)
-        with tqdm(disable=not show_progress, desc="encode", unit="text") as bar:
-            while chunk := list(islice(source, chunk_size)):
-                yield self.encode_documents(chunk, outputs=outputs)
-                bar.update(len(chunk))
+        with progress(show=show_progress) as done:
+            while batch := list(islice(source, batch_size)):
+                yield self.encode_documents(batch, outputs=outputs)
+                done(len(batch))
 
     def score_pairs(
         self,
@@ -262,78 +256,45 @@ class M3Encoder:
         Equal to FlagEmbedding's ``compute_score``, which names the fields. weights: None is
         the model's own. A text that occurs in several pairs is encoded once.
         """
-        split = distinct(pairs)
+        weighted = check_weights(weights, default=self.default_weights)
+        split = distinct_pairs(pairs)
         return scoring.pair_scores(
             self.encode_queries(split.queries),
             self.encode_documents(split.documents),
             split.q_rows,
             split.d_rows,
-            weights=weights or self.default_weights,
+            weights=weighted,
         )
 
-    def _batch_encoder(self, outputs: tuple[Output, ...]) -> Any:
-        def run(texts: Sequence[str]) -> list[Representations]:
-            encoded = self._encode(list(texts), query=True, outputs=outputs)
-            return [encoded[row] for row in range(len(texts))]
-
-        return run
+    def _queries_apart(
+        self, texts: Sequence[str], *, outputs: tuple[Output, ...]
+    ) -> list[Representations]:
+        encoded = self._encode(texts, query=True, outputs=outputs)
+        return [encoded[row] for row in range(len(texts))]
 
     def _encode(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         *,
         query: bool,
         outputs: Sequence[Output] | None,
         show_progress: bool = False,
     ) -> Representations:
+        checked = check_texts(texts)
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
-        if not texts:
-            return self._nothing(wanted)
-        model, settings = self.checkpoint, self.settings
-        tokens = tokenize(
-            model.tokenizer,
-            texts,
-            instruction=settings.query_instruction if query else "",
-            spans="tokens" in wanted,
-        )
-        limit = settings.query_max_length if query else settings.document_max_length
-        pieces = cut(
-            tokens,
-            model.frame,
-            max_length=min(limit, model.max_length),
-            truncation=settings.truncation,
-            mcls_every=None if query else settings.mcls_every,
-        )
-        collector = Collector(pieces, texts=len(texts))
-        computed = self._computed(wanted)
-
-        def run(rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-            batch = pad([pieces[row] for row in rows], pad_id=model.pad_id, device=self.device)
-            collector.put(
-                rows,
-                forward(model, batch, outputs=computed, truncate_dim=settings.truncate_dim),
-            )
-
-        lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
-        budget = choose_budget(settings.batch_tokens, self.device)
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(pieces), disable=not show_progress, desc="encode", unit="text") as bar,
-        ):
-            for finished in run_batches(lengths, run, budget=budget):
-                bar.update(finished)
-        return collector.representations(
-            wanted,
-            tokens=tokens,
-            dropped_ids=model.dropped_ids,
-            vocabulary_size=model.vocabulary_size,
+        return encode(
+            self.checkpoint,
+            checked,
+            query=query,
+            outputs=wanted,
+            settings=self.settings,
+            device=self.device,
+            name=self.name,
+            show_progress=show_progress,
         )
 
-    def _computed(self, wanted: tuple[Output, ...]) -> tuple[Output, ...]:
-        """Add the term weights that the token table shows, where the model has them."""
-        shows_weights = "tokens" in wanted and "sparse" in self.outputs and "sparse" not in wanted
-        return (*wanted, "sparse") if shows_weights else wanted
-
-    def _nothing(self, wanted: tuple[Output, ...]) -> Representations:
-        """Representations of no texts, with the right widths: a row of the empty text, less it."""
-        return self._encode([""], query=False, outputs=wanted)[:0]
+    def _renew_after_fork(self) -> bool:
+        """Drop what threads of the parent may hold locked; return whether the model is loaded."""
+        self._loading = threading.Lock()
+        self._shared = {}
+        return self._checkpoint is not None

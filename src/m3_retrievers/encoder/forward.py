@@ -17,11 +17,11 @@ from m3_retrievers.types.representations import Output
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Padded:
-    """A padded batch of b pieces: ids, mask (true tokens) and heads (CLS places), all (b, l)."""
+    """A padded batch of b pieces: ids, mask (true tokens) and cls_places, all (b, l)."""
 
     ids: Tensor
     mask: Tensor
-    heads: Tensor
+    cls_places: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,12 +42,12 @@ def pad(pieces: Sequence[Piece], *, pad_id: int, device: torch.device) -> Padded
     length = max(len(piece.ids) for piece in pieces)
     ids = np.full((len(pieces), length), pad_id, np.int64)
     mask = np.zeros((len(pieces), length), bool)
-    heads = np.zeros_like(mask)
+    cls_places = np.zeros_like(mask)
     for row, piece in enumerate(pieces):
         ids[row, : len(piece.ids)] = piece.ids
         mask[row, : len(piece.ids)] = True
-        heads[row, piece.heads] = True
-    return Padded(*(torch.from_numpy(part).to(device) for part in (ids, mask, heads)))
+        cls_places[row, piece.cls_places] = True
+    return Padded(*(torch.from_numpy(part).to(device) for part in (ids, mask, cls_places)))
 
 
 def forward(
@@ -81,12 +81,12 @@ def project(
     """Return the outputs asked for, from the hidden states (b, l, h) of a batch."""
     dense = weights = vectors = None
     if "dense" in outputs:
-        places = batch.heads if model.pooling == "cls" else batch.mask
+        places = batch.cls_places if model.pooling == "cls" else batch.mask
         dense = functional.normalize(pool(hidden, places)[..., :truncate_dim], dim=-1)
     if "sparse" in outputs:
         weights = model.heads.term_weights(hidden[batch.mask])
     if "colbert" in outputs:
-        vectors = model.heads.token_vectors(hidden[batch.mask & ~batch.heads])
+        vectors = model.heads.token_vectors(hidden[batch.mask & ~batch.cls_places])
     return Pass(dense, weights, vectors)
 
 

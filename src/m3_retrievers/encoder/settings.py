@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -34,6 +34,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.truncation not in TRUNCATIONS:
             raise InputError(f"truncation expects one of {TRUNCATIONS}, got {self.truncation!r}.")
+        if not isinstance(self.query_instruction, str):
+            raise InputError(
+                f"query_instruction expects a string, got {self.query_instruction!r:.60}. "
+                "Leave it out for none."
+            )
         for name, least in (
             ("query_max_length", 3),
             ("document_max_length", 3),
@@ -49,14 +54,34 @@ class Settings:
                 raise InputError(f"{name} expects an integer of at least {least}, got {value!r}.")
 
 
+def check_settings(settings: Settings | None, *, pooling: str) -> Settings:
+    """Return the settings, or the defaults for None; InputError where the model cannot take them.
+
+    pooling: the model's.
+    """
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise InputError(
+            f"settings expects Settings or None, got {settings!r:.60}. "
+            "M3Encoder.from_pretrained takes each of them by name."
+        )
+    if settings.mcls_every is not None and pooling != "cls":
+        raise InputError(
+            f"mcls_every expects a model with CLS pooling, got {pooling!r} pooling. "
+            "Leave it out for this model."
+        )
+    return settings
+
+
 def choose_device(device: str | torch.device | None) -> torch.device:
     """Return the device asked for, or the fastest kind there is: CUDA, MPS, processor."""
     if device is not None:
         try:
             chosen = torch.device(device)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r}."
+                f"device expects 'cpu', 'cuda', 'cuda:1', 'mps', …, got {device!r:.60}."
             ) from error
         missing = {
             "cuda": not torch.cuda.is_available(),
@@ -78,8 +103,8 @@ def choose_dtype(dtype: DType, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    if dtype not in known:
-        raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r}.")
+    if not isinstance(dtype, str) or dtype not in known:
+        raise InputError(f"dtype expects 'auto' or one of {list(known)}, got {dtype!r:.60}.")
     return known[dtype]
 
 
@@ -99,14 +124,17 @@ def choose_outputs(
     if outputs is None:
         return has
     known = (*ALL_OUTPUTS, "tokens")
-    for name in (outputs,) if isinstance(outputs, str) else outputs:
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        raise InputError(f"outputs expects a list with some of {known}, got {outputs!r:.60}.")
+    asked = tuple(outputs)
+    for name in asked:
         if name not in known:
-            raise InputError(f"outputs expects some of {known}, got {name!r}.")
+            raise InputError(f"outputs expects some of {known}, got {name!r:.60}.")
         if name not in (*has, "tokens"):
             raise MissingHeadError(
                 f"The output {name!r} expects a head that {model!r} does not have; it has "
                 f"{has}. Leave it out, or load a model that has it."
             )
-    if isinstance(outputs, str) or not outputs:
-        raise InputError(f"outputs expects a list with some of {known}, got {outputs!r}.")
-    return tuple(name for name in known if name in outputs)
+    if not asked:
+        raise InputError(f"outputs expects a list with some of {known}, got none.")
+    return tuple(name for name in known if name in asked)

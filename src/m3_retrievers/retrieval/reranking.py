@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from m3_retrievers import scoring
+from m3_retrievers.checks import check_texts
+from m3_retrievers.encoder.distinct import distinct_texts
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.types.packed import Floats
-from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 COLBERT_ONLY = HybridWeights(dense=0.0, sparse=0.0, colbert=1.0)
@@ -40,13 +42,21 @@ def rerank(
 
     Raises MissingHeadError if the model has none of the weighted modes.
     """
-    weights = weights or encoder.default_weights
+    weights = check_weights(weights, default=encoder.default_weights)
     outputs = _outputs(encoder, weights)
     asked = encoder.encode_query(query, outputs=outputs)
-    if not len(texts):
+    checked = check_texts(texts)
+    if not checked:
         return []
-    given = encoder.encode_documents(texts, outputs=outputs)
-    parts: dict[str, Floats] = {mode: scoring.by_mode(mode, asked, given)[0] for mode in outputs}
+    given = encoder.encode_documents(checked, outputs=outputs)
+    # Each text is scored once, and the score given to all its places: a product of matrices may
+    # round equal rows differently, and a tie would no longer keep the input's order.
+    _, rows = distinct_texts(checked)
+    _, first = np.unique(rows, return_index=True)
+    once = given[first]
+    parts: dict[str, Floats] = {
+        mode: scoring.by_mode(mode, asked, once)[0][rows] for mode in outputs
+    }
     total = scoring.hybrid(parts, weights)
     named: dict[str, Floats] = parts if len(parts) == 1 else {**parts, "hybrid": total}
     order = np.argsort(-total, kind="stable")

@@ -40,8 +40,10 @@ def pair_scores(
         parts["colbert"] = np.zeros(len(q_rows), np.float32)
         for row in np.unique(q_rows):
             at = np.flatnonzero(q_rows == row)
-            best = maxsim(queries.colbert.take([row]), documents.colbert.take(d_rows[at]))
-            parts["colbert"][at] = best[0]
+            # each document once: a product of matrices may round equal rows differently
+            different, places = np.unique(d_rows[at], return_inverse=True)
+            best = maxsim(queries.colbert.take([row]), documents.colbert.take(different))
+            parts["colbert"][at] = best[0][places]
     return Scores(
         dense=parts["dense"],
         sparse=parts.get("sparse"),

@@ -135,7 +135,7 @@ class M3Module(nn.Module):
             terms = self._terms(at, parts)
         if "colbert" in self.modes:
             vectors = torch.cat([one.vectors for _, one in parts if one.vectors is not None])
-            sizes = torch.cat([(batch.mask & ~batch.heads).sum(1) for batch, _ in parts])
+            sizes = torch.cat([(batch.mask & ~batch.cls_places).sum(1) for batch, _ in parts])
             rows = torch.repeat_interleave(at, sizes)
             offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
             # a stable sort by piece keeps each piece's tokens in their order

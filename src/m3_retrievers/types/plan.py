@@ -67,6 +67,18 @@ class HybridWeights:
         return float(getattr(self, "sparse" if mode == "bm25" else mode))
 
 
+def check_weights(weights: HybridWeights | None, *, default: HybridWeights) -> HybridWeights:
+    """Return the weights, or ``default`` for None; InputError for what is no HybridWeights."""
+    if weights is None:
+        return default
+    if not isinstance(weights, HybridWeights):
+        raise InputError(
+            f"weights expects HybridWeights or None, got {weights!r:.60}. "
+            "Write HybridWeights(dense=1.0, sparse=0.3, colbert=1.0)."
+        )
+    return weights
+
+
 @dataclass(frozen=True, slots=True)
 class Recall:
     """How many documents each leg recalls; None ranks every document.

@@ -33,7 +33,7 @@ class MaskedBatch:
     def to(self, device: torch.device) -> MaskedBatch:
         """Return the batch on a device."""
         clean = self.clean
-        moved = Padded(clean.ids.to(device), clean.mask.to(device), clean.heads.to(device))
+        moved = Padded(clean.ids.to(device), clean.mask.to(device), clean.cls_places.to(device))
         return MaskedBatch(moved, self.shown.to(device), self.masked.to(device))
 
 
@@ -82,9 +82,9 @@ class RetroMAEModule(nn.Module):
             input_ids=batch.shown, attention_mask=clean.mask.long()
         ).last_hidden_state
         encoder = self._loss(hidden[batch.masked], clean.ids[batch.masked])
-        places = clean.heads if self.pooling == "cls" else clean.mask
+        places = clean.cls_places if self.pooling == "cls" else clean.mask
         decoded = self.decode(pool(hidden, places), clean)
-        predicted = clean.mask & ~clean.heads
+        predicted = clean.mask & ~clean.cls_places
         predicted[torch.arange(len(predicted)), clean.mask.sum(1) - 1] = False  # SEP
         return RetroMAELosses(encoder, self._loss(decoded[predicted], clean.ids[predicted]))
 
@@ -124,9 +124,9 @@ class RetroMAEModule(nn.Module):
 class DecoderLayer(nn.Module):
     """One transformer layer whose queries and keys come from different streams."""
 
-    def __init__(self, width: int, heads: int, inner: int) -> None:
+    def __init__(self, width: int, attention_heads: int, inner: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.attention_heads = attention_heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
@@ -139,7 +139,7 @@ class DecoderLayer(nn.Module):
     def forward(self, queries: Tensor, stream: Tensor, seen: Tensor) -> Tensor:
         """Return (b, l, h) from queries and stream (b, l, h) under the mask seen (b, l, l)."""
         q, k, v = (
-            part(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, heads, l, h/heads)
+            part(states).unflatten(-1, (self.attention_heads, -1)).transpose(1, 2)  # (b, a, l, h/a)
             for part, states in ((self.query, queries), (self.key, stream), (self.value, stream))
         )
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
