@@ -31,6 +31,9 @@ from m3_retrievers.explain.words import occurrences
 from m3_retrievers.lexical.tokenizers import SubwordTokenizer, WordTokenizer
 from m3_retrievers.types.packed import TokenWeight
 
+# the tests' checkpoint has a small vocabulary, and these texts every script
+pytestmark = pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning")
+
 DOCUMENTS = [
     "A librarian finds the one page that matters.",
     "The river rose three metres overnight, and the bridge was closed before dawn.",

@@ -85,9 +85,9 @@ class M3Encoder:
     ) -> M3Encoder:
         """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
 
-        device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first of these that is
-            there. dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32
-            elsewhere. Outputs are always float32. revision: of the hub repository.
+        device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
+        dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are
+            always float32. revision: of the hub repository.
         heads, pooling: only for models that are laid out unlike BGE-M3.
         truncation: what happens to a text over the limit: ``"warn"`` cuts it, with one
             TruncationWarning a call; ``"error"`` refuses it; ``"windows"`` encodes it piece
@@ -122,13 +122,11 @@ class M3Encoder:
         made = partial(type(self), device=self.device, dtype=self.dtype)
         return made, (self.source, self.settings)
 
-    def __copy__(self) -> M3Encoder:
-        """Return the encoder itself, as a deep copy does."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> M3Encoder:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> M3Encoder:
         """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
         return self
+
+    __copy__ = __deepcopy__
 
     def __repr__(self) -> str:
         return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
@@ -141,11 +139,8 @@ class M3Encoder:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The representations this model has; known without loading it."""
-        has = {
-            "dense": True,
-            "sparse": self.source.heads.sparse,
-            "colbert": self.source.heads.colbert,
-        }
+        heads = self.source.heads
+        has = {"dense": True, "sparse": heads.sparse, "colbert": heads.colbert}
         return tuple(name for name in ALL_OUTPUTS if has[name])
 
     @property

@@ -8,6 +8,7 @@ from langchain_core.embeddings import Embeddings
 
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.frameworks.vectors import unit_rows
 
 
 class M3Embeddings(Embeddings):
@@ -26,11 +27,9 @@ class M3Embeddings(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector a text."""
         encoded = self.encoder.encode_documents(texts, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors
+        return unit_rows(encoded.require("dense"), query=False)
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one query."""
         encoded = self.encoder.encode_query(text, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors[0]
+        return unit_rows(encoded.require("dense"), query=True)[0]

@@ -12,6 +12,7 @@ from pydantic import computed_field, model_validator
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.fields import EncoderField
+from m3_retrievers.frameworks.vectors import unit_rows
 from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.retrieval.threads import in_thread
 
@@ -48,8 +49,7 @@ class M3Embedding(StrictComponent, BaseEmbedding):
 
     def _get_query_embedding(self, query: str) -> list[float]:
         encoded = self.encoder.encode_query(query, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors[0]
+        return unit_rows(encoded.require("dense"), query=True)[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await in_thread(self._get_query_embedding, query)
@@ -62,8 +62,7 @@ class M3Embedding(StrictComponent, BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         encoded = self.encoder.encode_documents(texts, outputs=("dense",))
-        vectors: list[list[float]] = encoded.require("dense").tolist()
-        return vectors
+        return unit_rows(encoded.require("dense"), query=False)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await in_thread(self._get_text_embeddings, texts)

@@ -62,7 +62,7 @@ class Collator:
 
     def _pieces(self, texts: Sequence[str], max_length: int) -> tuple[list[Piece], int]:
         room = max_length - self.frame.size
-        tokens = tokenize(self.tokenizer, texts)
+        tokens = tokenize(self.tokenizer, texts, enough=room)
         short = [Tokens(one.ids[:room]) for one in tokens]
         pieces = cut(short, self.frame, max_length=max_length, truncation="error")
         return pieces, sum(len(one.ids) > room for one in tokens)

@@ -124,8 +124,9 @@ def _colbert_head(model: Checkpoint, settings: TrainSettings) -> nn.Module:
 def _start_from_idf(model: Checkpoint, texts: Sequence[str], settings: TrainSettings) -> None:
     """Fit sparse_linear by ridge regression to √idf of each token, then set its scale."""
     limit = min(settings.batch.passage_max_length, model.max_length)
-    tokens = tokenize(model.tokenizer, texts)
-    tokens = [Tokens(one.ids[: limit - model.frame.size]) for one in tokens]
+    room = limit - model.frame.size
+    tokens = tokenize(model.tokenizer, texts, enough=room)
+    tokens = [Tokens(one.ids[:room]) for one in tokens]
     frequency = Counter(int(id) for one in tokens for id in np.unique(one.ids))
     states, ids = [], []
     for piece in cut(tokens, model.frame, max_length=limit, truncation="error"):
