@@ -16,7 +16,12 @@ BETWEEN = "\n-- the next example --\n"
 
 def test_the_readme_has_its_examples():
     counts = {title: len(found) for title, found in EXAMPLES.items()}
-    assert counts == {"": 1, "In a LangChain chain": 5, "In a LlamaIndex query engine": 1}
+    assert counts == {
+        "": 1,
+        "In a LangChain chain": 5,
+        "In a LlamaIndex query engine": 1,
+        "How a search goes": 1,
+    }
 
 
 @pytest.mark.slow
