@@ -46,7 +46,7 @@ class Checked:
         try:
             super().__init__(**options)
         except ValidationError as error:
-            raise _as_input_error(error, owner) from error
+            raise _as_input_error(error, owner) from None
 
     @classmethod
     def _names(cls) -> list[str]:

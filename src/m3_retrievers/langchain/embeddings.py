@@ -9,6 +9,7 @@ from langchain_core.embeddings import Embeddings
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.vectors import unit_rows
+from m3_retrievers.retrieval.threads import in_thread
 
 
 class M3Embeddings(Embeddings):
@@ -33,3 +34,11 @@ class M3Embeddings(Embeddings):
         """Return the vector of one query."""
         encoded = self.encoder.encode_query(text, outputs=("dense",))
         return unit_rows(encoded.require("dense"), query=True)[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector a text, computed in a thread."""
+        return await in_thread(self.embed_documents, texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the vector of one query, computed in a thread."""
+        return await in_thread(self.embed_query, text)

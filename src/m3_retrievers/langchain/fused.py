@@ -11,13 +11,13 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import RetrieverLike
-from langchain_core.runnables import run_in_executor
 
 from m3_retrievers.frameworks import fused
 from m3_retrievers.frameworks.ensemble import by_name
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.documents import scored, to_found
 from m3_retrievers.langchain.filtering import filtered
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.plan import Fusion
 
 
@@ -57,7 +57,7 @@ async def afuse_all(
         for name, one in named.items()
     ]
     found = dict(zip(named, await asyncio.gather(*runs), strict=True))
-    return await run_in_executor(None, _fused, found, fusion, id_key)
+    return await in_thread(_fused, found, fusion, id_key)
 
 
 def _fused(

@@ -38,6 +38,12 @@ class Leg(BaseRetriever):
     ) -> list[Document]:
         return from_ranking(self.hybrid.index, self.ranking, self.leg)
 
+    @override
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return await in_thread(from_ranking, self.hybrid.index, self.ranking, self.leg)
+
 
 def search(
     hybrid: HybridRetriever,

@@ -17,6 +17,7 @@ from m3_retrievers.frameworks.scores import ScoreStyle, read_scores, write_score
 from m3_retrievers.langchain.checks import check_documents, check_question
 from m3_retrievers.langchain.documents import scored
 from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.plan import HybridWeights
 
 
@@ -53,6 +54,13 @@ class M3ColbertReranker(Checked, BaseDocumentCompressor):
             scored(documents[place.index], place.scores, self.scores, relevance_score=place.score)
             for place in places
         ]
+
+    @override
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return the best documents, computed in a thread; see ``compress_documents``."""
+        return await in_thread(self.compress_documents, documents, query, callbacks)
 
     def _weights(self) -> HybridWeights | None:
         return COLBERT_ONLY

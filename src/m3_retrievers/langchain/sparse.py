@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langchain_core.runnables import run_in_executor
-
 from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.retrieval.threads import in_thread
 
 if TYPE_CHECKING:
     from m3_retrievers.langchain.milvus import M3MilvusSparseEmbeddings
@@ -42,11 +41,11 @@ class M3SparseEmbeddings:
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Return one row a text, computed in a thread."""
-        return await run_in_executor(None, self.embed_documents, texts)
+        return await in_thread(self.embed_documents, texts)
 
     async def aembed_query(self, text: str) -> dict[int, float]:
         """Return the row of one query, computed in a thread."""
-        return await run_in_executor(None, self.embed_query, text)
+        return await in_thread(self.embed_query, text)
 
     def for_milvus(self) -> M3MilvusSparseEmbeddings:
         """Return these embeddings as langchain-milvus takes them.

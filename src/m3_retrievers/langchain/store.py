@@ -29,6 +29,7 @@ from m3_retrievers.langchain.documents import (
 )
 from m3_retrievers.langchain.embeddings import M3Embeddings
 from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Representations
@@ -168,6 +169,10 @@ class M3VectorStore(VectorStore):
         """Return the k best documents by hybrid score, as they were stored."""
         check_others(kwargs, self.similarity_search)
         return [to_document(hit) for hit in self.hybrid.search(query, k=k, filter=filter)]
+
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the k best documents, found in a thread; see ``similarity_search``."""
+        return await in_thread(self.similarity_search, query, k, **kwargs)
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any

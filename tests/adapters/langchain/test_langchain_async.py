@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -109,3 +110,23 @@ async def test_concurrent_queries_share_forward_passes(
     handle.remove()
     assert len(passes) < 4
     assert [found[0].id for found in together] == alone
+
+
+async def test_asyncios_own_threads_stay_free(
+    encoder: Any, documents: tuple[Document, ...]
+) -> None:
+    loop = asyncio.get_running_loop()
+    few = ThreadPoolExecutor(1)
+    loop.set_default_executor(few)
+    few.shutdown()  # whoever asks for one of its threads gets an error
+    store = M3VectorStore.from_documents(documents, encoder)
+    bm25 = BM25Retriever.from_documents(documents)
+    ensemble = M3EnsembleRetriever(retrievers=[bm25], reranker=M3ColbertReranker(encoder))
+    waiting = [
+        M3EnsembleRetriever(store.hybrid).ainvoke("river"),
+        ensemble.ainvoke("river"),
+        store.asimilarity_search("river"),
+        M3Embeddings(encoder).aembed_query("river"),
+        M3SparseEmbeddings(encoder).aembed_query("river"),
+    ]
+    assert all(await asyncio.gather(*waiting))
