@@ -5,7 +5,7 @@ Every message says what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -33,14 +33,6 @@ def check_ids(ids: Iterable[str], *, name: str) -> list[str]:
                 f"position {position}. Ids are what add() returned, and Hit.id."
             )
     return checked
-
-
-def check_no_others(options: Mapping[str, object], *, owner: str) -> None:
-    """Refuse what a framework's ``**kwargs`` lets through: an ignored option misleads."""
-    if options:
-        raise InputError(
-            f"{owner} got options it does not know: {sorted(options)}. Leave them out."
-        )
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
