@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import readme
 
 import m3_retrievers
+import readme
 from m3_retrievers import HybridRetriever, M3Encoder
 
 TEXT = (readme.PATH.parent / "CONTRIBUTING.md").read_text("utf-8")
