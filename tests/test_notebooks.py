@@ -6,6 +6,8 @@ import pytest
 
 import notebooks
 
+pytestmark = pytest.mark.slow
+
 PATHS = notebooks.paths()
 SECONDS = 120
 

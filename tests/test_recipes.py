@@ -7,6 +7,8 @@ from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder, ReciprocalR
 from m3_retrievers.errors import FilterError
 from m3_retrievers.index.filters import compile_filter
 
+pytestmark = pytest.mark.slow
+
 FILTERS = readme.sections()["Filters"]
 CONVERSIONS = readme.tables(readme.sections()["Coming from something else"])
 TEXTS = ["The river rose three metres.", "A librarian finds the page.", "The river fell."]

@@ -8,6 +8,8 @@ import pytest
 from m3_retrievers import M3Encoder
 from m3_retrievers.training import read_examples
 
+pytestmark = pytest.mark.slow
+
 LINES = [
     {"query": f"the {word} of old", "pos": [f"an old {word} is here"], "neg": [f"a new {other}"]}
     for word, other in zip(

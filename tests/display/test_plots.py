@@ -17,6 +17,8 @@ from m3_retrievers.errors import InputError, MissingExtraError
 from m3_retrievers.explain import Alignment, explain
 from m3_retrievers.types.hits import Hits
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = [
     "A librarian finds the one page that matters.",
     "The river rose three metres overnight, and the bridge was closed before dawn.",

@@ -26,6 +26,8 @@ from m3_retrievers.training.model import M3Module
 from m3_retrievers.training.settings import MODES, LossSettings
 from m3_retrievers.training.similarity import mode_scores
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDED = json.loads((FIXTURES / "flag_embedding_losses.json").read_text("utf-8"))
 ARRAYS = load_file(FIXTURES / "flag_embedding_losses.safetensors")

@@ -7,6 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from m3_retrievers.encoder.checkpoint import load
@@ -15,6 +16,8 @@ from m3_retrievers.training.batches import Draw
 from m3_retrievers.training.collate import Collator
 from m3_retrievers.training.model import M3Module
 from m3_retrievers.training.settings import LossSettings
+
+pytestmark = pytest.mark.slow
 
 TEXTS = ["plants make food", "a bird in the tree " * 4, "rivers", "seas and rivers", "old", "new"]
 

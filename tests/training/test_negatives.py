@@ -18,6 +18,8 @@ from m3_retrievers.training.data import Example, read_examples, write_examples
 from m3_retrievers.training.negatives import MiningSettings, mine_negatives
 from sentences import SENTENCES
 
+pytestmark = pytest.mark.slow
+
 CORPUS = list(SENTENCES)
 EXAMPLES = [
     Example("Which page matters?", (CORPUS[0],), source="library"),

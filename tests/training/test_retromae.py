@@ -22,6 +22,8 @@ from m3_retrievers.training.retromae.masking import Vocabulary, mask_words, visi
 from m3_retrievers.training.retromae.pretraining import locate_backbone, open_module
 from sentences import SENTENCES
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [*SENTENCES, *(f"{one} {two}" for one, two in itertools.pairwise(SENTENCES))]
 
 

@@ -24,6 +24,8 @@ from m3_retrievers.training import (
 )
 from m3_retrievers.training.guards import SparseGuard, check_loss
 
+pytestmark = pytest.mark.slow
+
 TOPICS = ["river", "plant", "moon", "bread", "horse", "stone", "music", "winter"]
 EXAMPLES = [
     Example(

@@ -14,6 +14,8 @@ from m3_retrievers import M3Encoder
 from m3_retrievers.errors import MissingExtraError
 from m3_retrievers.langchain import M3Embeddings, M3SparseEmbeddings, M3SparseRetriever
 
+pytestmark = pytest.mark.slow
+
 QUERY = "the river and the librarian"
 SPARSE_INDEX = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
 DENSE_INDEX = {"index_type": "FLAT", "metric_type": "IP"}
