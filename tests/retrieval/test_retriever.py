@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from m3_retrievers import (
+    HeadSpec,
     HybridRetriever,
     HybridWeights,
     LocalIndex,
@@ -478,3 +479,16 @@ def test_with_a_bm25_of_ones_own(encoder):
     bm25 = BM25(k1=0.5)
     retriever = filled(HybridRetriever(encoder, legs=("dense", "bm25"), bm25=bm25))
     assert retriever.index.weighting is bm25
+
+
+@pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning")
+def test_a_text_that_the_model_cannot_read_is_no_match(tiny_bert):
+    encoder = M3Encoder.from_pretrained(
+        tiny_bert, heads=HeadSpec(sparse=False, colbert="identity"), device="cpu"
+    )
+    retriever = HybridRetriever(encoder, legs=("dense", "bm25"))
+    retriever.add(["the river", "ᚠᚢᚦᚨ", "a bridge"], ids=["a", "runes", "b"])
+    assert {hit.id for hit in retriever.search("the river", k=3)} == {"a", "b"}
+    assert retriever.search("ᚱᚲᚷ", k=3) == []
+    [asked] = retriever.score("the river", ["runes"])
+    assert (asked.id, asked.score) == ("runes", 0.0)

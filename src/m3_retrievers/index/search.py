@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError, MissingOutputError
@@ -69,8 +70,8 @@ def score(
         if unknown is not None:
             raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
         candidates = _candidates(index, query, plan, wanted)
-        best = candidates.best(index, len(wanted))
-    return Hits(best if best is not None else candidates.encoded(encode, len(wanted)))
+        best = candidates.best(index, None)
+    return Hits(best if best is not None else candidates.encoded(encode, None))
 
 
 def recall(
@@ -105,19 +106,19 @@ class _Candidates:
     scales: Mapping[str, float]
     records: Sequence[Record] | None
 
-    def best(self, index: Index, k: int) -> list[Hit] | None:
-        """Return the k best as hits; None where a mode remains to be encoded."""
+    def best(self, index: Index, k: int | None) -> list[Hit] | None:
+        """Return the k best matches, or all, as hits; None where a mode remains to be encoded."""
         if not self.ids:
             return []
         if self.records is not None:
             return None
         hybrid, shares = self._weighed(self.scores)
-        rows = np.argsort(-hybrid, kind="stable")[:k]
+        rows = _best(hybrid, self.scores, k)
         records = index.get([self.ids[row] for row in rows])
         return scored_hits(records, rows, {**self.scores, "hybrid": hybrid}, shares)
 
-    def encoded(self, encode: Encode | None, k: int) -> list[Hit]:
-        """Return the k best as hits, their texts encoded for the modes that were not kept."""
+    def encoded(self, encode: Encode | None, k: int | None) -> list[Hit]:
+        """Return the k best matches, or all, their texts encoded for modes that were not kept."""
         assert self.records is not None
         modes = [mode for mode in self.plan.modes if mode not in self.scores]
         if encode is None:
@@ -132,7 +133,7 @@ class _Candidates:
         }
         ordered: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.modes}
         hybrid, shares = self._weighed(ordered)
-        rows = np.argsort(-hybrid, kind="stable")[:k]
+        rows = _best(hybrid, ordered, k)
         records = [self.records[row] for row in rows]
         return scored_hits(records, rows, {**ordered, "hybrid": hybrid}, shares)
 
@@ -141,6 +142,19 @@ class _Candidates:
         counted: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.weighted}
         shares = scoring.contributions(counted, self.plan.weights, self.scales)
         return scoring.hybrid(counted, self.plan.weights, scales=self.scales), shares
+
+
+def _best(hybrid: Floats, scores: Mapping[str, Floats], k: int | None) -> NDArray[np.intp]:
+    """Return the places of the k best matches, ties in order of place; None for all places.
+
+    What scores exactly 0 in every mode is no match: a text of which the model reads nothing.
+    """
+    order = np.argsort(-hybrid, kind="stable")
+    if k is None:
+        return order
+    matches = np.any([values != 0 for values in scores.values()], axis=0)
+    best: NDArray[np.intp] = order[matches[order]][:k]
+    return best
 
 
 def _candidates(index: Index, query: Query, plan: Plan, ids: Iterable[str]) -> _Candidates:
