@@ -100,6 +100,7 @@ def test_no_part_of_a_hit_reaches_the_terminal_as_a_command(attack):
         assert ":smile:" in output
 
 
+@pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning")
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_no_part_of_an_explanation_reaches_the_terminal_as_a_command(attack, tiny_m3):
     retriever = HybridRetriever(M3Encoder.from_pretrained(tiny_m3, device="cpu"))

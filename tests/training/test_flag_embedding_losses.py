@@ -1,8 +1,9 @@
 """From the texts to the loss and its gradients: the training model against FlagEmbedding 1.4.2.
 
 The recording is in tests/fixtures; record_flag_embedding_losses.py there says how it was made.
-It ran in float64, ours runs in float32: losses agree within 1e-5, gradients within 1e-5 of their
-largest number (measured: 6e-6 and 2e-6).
+It ran in float64, ours runs in float32: losses agree within 1e-5, or 2e-6 of a large one, and
+gradients within 1e-5 of their largest number (measured: 6e-6 and 2e-6 with two threads, whose
+sums round otherwise than one thread's: 1.7e-5 of a loss of 16.5).
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def test_losses_are_equal(tiny_m3: Path, teacher: Any, sub_batch: int) -> None:
         taught = _losses(module, teacher, distill=True)
         dense = _losses(_module(tiny_m3, teacher, modes=("dense",)), teacher)
     for name, part in taught.parts.items():
-        assert part.item() == pytest.approx(expected[name], abs=TOLERANCE, rel=0), name
+        assert part.item() == pytest.approx(expected[name], abs=TOLERANCE, rel=2e-6), name
     totals = {"total": plain, "total_self_distilled": taught, "total_dense_only": dense}
     for name, losses in totals.items():
-        assert losses.total.item() == pytest.approx(expected[name], abs=TOLERANCE, rel=0), name
+        assert losses.total.item() == pytest.approx(expected[name], abs=TOLERANCE, rel=2e-6), name
 
 
 @pytest.mark.parametrize("caching", [False, True], ids=["one_batch", "gradient_caching"])
