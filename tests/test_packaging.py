@@ -3,11 +3,11 @@
 import re
 import tomllib
 
-import readme
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import readme
 from m3_retrievers import llama_index
 
 ROOT = readme.PATH.parent
