@@ -39,6 +39,7 @@ MODEL = "m3-mini"
 PACKAGES = ("numpy", "scipy", "torch", "transformers")
 LONGEST = 600  # characters a chunk; a paragraph is never cut
 SHARD = 500
+TEXTS = "texts.json"  # read again by each step: to find them takes longer than most steps
 WARM_UP = 5
 VARIANTS = {
     "with ColBERT": HybridWeights(dense=0.5, sparse=0.5, colbert=1.0),
@@ -53,6 +54,8 @@ def main() -> None:
         print(json.dumps(STEPS[options.step](options)))
         return
     options.work.mkdir(parents=True, exist_ok=True)
+    if not (options.work / TEXTS).exists():
+        (options.work / TEXTS).write_text(json.dumps(chunks(options.distinct)))
     result: dict[str, Any] = {"machine": machine(threads=options.threads)}
     result["encoding"] = encode(options)
     result["base"] = _apart("base")
@@ -105,9 +108,17 @@ def _cut(text: str) -> Iterator[str]:
 # The steps
 
 
+def texts_of(options: argparse.Namespace) -> list[str]:
+    """Return the texts that were chosen for ``--work``."""
+    texts: list[str] = json.loads((options.work / TEXTS).read_text())
+    if len(texts) < options.distinct:
+        raise SystemExit(f"{options.work / TEXTS} holds {len(texts)} texts: remove the folder")
+    return texts[: options.distinct]
+
+
 def encode(options: argparse.Namespace) -> dict[str, Any]:
     """Encode what ``--work`` does not hold yet; return lengths and the seconds of each shard."""
-    texts = chunks(options.distinct)
+    texts = texts_of(options)
     encoder = None
     seconds, lengths = [], []
     for first in range(0, len(texts), SHARD):
@@ -132,7 +143,7 @@ def encode(options: argparse.Namespace) -> dict[str, Any]:
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Return how fast the first texts are encoded, and the memory of the process that does it."""
-    texts = chunks(options.distinct)[: options.sample]
+    texts = texts_of(options)[: options.sample]
     retriever = _retriever(options)
     retriever.add(texts[:100])
     took, _ = timed(lambda: retriever.add(texts[100:]))
@@ -142,7 +153,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 def build(options: argparse.Namespace) -> dict[str, Any]:
     """Return what adding everything and saving it takes; encoding is not in it."""
     retriever = _retriever(options)
-    texts = chunks(options.distinct)
+    texts = texts_of(options)
     added = 0.0
     for start in range(0, options.documents, SHARD):
         first = start % options.distinct
