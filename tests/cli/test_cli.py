@@ -13,6 +13,7 @@ from m3_retrievers.corpora.standard_library import standard_library
 from m3_retrievers.errors import TruncationWarning
 
 
+@pytest.mark.slow
 def test_the_command_starts_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "m3_retrievers", "index", "no\x1b[31m-folder"],
@@ -195,6 +196,7 @@ def test_an_endless_word_does_not_flood_the_terminal(run, tiny_m3, tmp_path):
     assert len(found.out) < 10_000
 
 
+@pytest.mark.slow
 def test_the_demo_answers_its_questions_and_opens_its_index_the_second_time(
     run, tmp_path, monkeypatch
 ):

@@ -47,6 +47,7 @@ def test_importing_the_room_loads_neither_torch_nor_langchain() -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.slow
 def test_the_room_needs_langchain_core_alone() -> None:
     others = run(
         "import sys, m3_retrievers.langchain as room\n"

@@ -65,6 +65,7 @@ def test_importing_the_room_loads_neither_torch_nor_llama_index() -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.slow
 def test_the_room_needs_llama_index_core_alone() -> None:
     others = run(
         "import sys, m3_retrievers.llama_index as room\n"
