@@ -57,6 +57,7 @@ def write_adapter(
     *,
     scale: float = 1.0,
     weights: Sequence[float] | None = None,
+    backbone: str = BACKBONE,
 ) -> None:
     """Write the mean of adapters, ``scale`` of the way from the backbone, in PEFT's format."""
     save(target / WEIGHTS, joined([load_file(folder / WEIGHTS) for folder in adapters]))
@@ -72,7 +73,7 @@ def write_adapter(
         one["r"] != trained["r"] or one["lora_alpha"] != trained["lora_alpha"] for one in configs
     ):
         raise SystemExit("expected adapters of one rank and alpha; train them alike")
-    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": BACKBONE}
+    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": backbone}
     # alpha / r is the factor of each delta: a mean of n takes 1 / n of what one had
     config["r"] = len(configs) * trained["r"]
     config["lora_alpha"] = scale * trained["lora_alpha"]
