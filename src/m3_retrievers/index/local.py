@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.checks import check_ids, check_k
-from m3_retrievers.errors import DuplicateIdError, InputError, SavedIndexError
+from m3_retrievers.checks import check_ids, check_k, check_new
+from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.locking import ForkSafeLock
@@ -100,12 +100,7 @@ class LocalIndex:
         """
         kept = [stored_record(record) for record in check_records(records)]
         with self._lock:
-            known = next((record.id for record in kept if record.id in self._table), None)
-            if known is not None:
-                raise DuplicateIdError(
-                    f"add expects new ids, got {known!r:.80}, which is in the index. "
-                    "Use upsert to replace it, or another id."
-                )
+            check_new([record.id for record in kept], self._table)
             self._table.insert(kept, representations)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers import scoring
-from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.checks import check_known
+from m3_retrievers.errors import MissingOutputError
 from m3_retrievers.index.base import Encode, Filter, Index
 from m3_retrievers.index.hits import fused_hits, scored_hits
 from m3_retrievers.types.hits import Hit, Hits, Query, Ranking, Record, SearchResult
@@ -66,9 +67,7 @@ def score(
     """
     wanted = list(dict.fromkeys(ids))
     with index.snapshot():
-        unknown = next((id for id in wanted if id not in index), None)
-        if unknown is not None:
-            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        check_known(wanted, index)
         candidates = _candidates(index, query, plan, wanted)
         best = candidates.best(index, None)
     return Hits(best if best is not None else candidates.encoded(encode, None))

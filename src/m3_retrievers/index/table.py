@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.errors import DuplicateIdError, InputError
+from m3_retrievers.checks import check_known
+from m3_retrievers.errors import DuplicateIdError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.filters import FilteredRows
 from m3_retrievers.index.live import LiveRows
@@ -57,9 +58,7 @@ class Table:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each id; InputError for an unknown one."""
-        unknown = next((id for id in ids if id not in self._row_of), None)
-        if unknown is not None:
-            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        check_known(ids, self._row_of)
         return np.array([self._row_of[id] for id in ids], np.int64)
 
     def known(self, ids: Sequence[str]) -> list[str]:
