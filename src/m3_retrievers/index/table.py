@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -71,9 +71,21 @@ class Table:
             filter, self._records, live=self._live.mask, generation=self._live.generation
         )
 
-    def recall(self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None) -> Ranking:
-        """Return the k best of one mode, of the rows that the filter admits."""
+    def recall(
+        self,
+        query: Query,
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None,
+        ids: Collection[str] | None,
+    ) -> Ranking:
+        """Return the k best of one mode, of the rows that filter and ids admit."""
         admitted = self.admitted(filter)
+        if ids is not None:
+            named = np.zeros(len(self._records), bool)
+            named[self.rows(self.known(list(ids)))] = True
+            admitted = named if admitted is None else admitted & named
         rows, scores = self.stores.search(query, mode, k=k, admitted=admitted, live=self._live)
         return Ranking(self.ids(rows), scores)
 
