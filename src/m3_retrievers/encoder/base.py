@@ -93,8 +93,11 @@ class Encoder(Protocol):
         """Return representations of one query, a record of one row."""
         ...
 
-    def view(self, text: str, *, query: bool) -> TokenView:
-        """Return a text's tokens as the model reads them, for explanations."""
+    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:
+        """Return a text's tokens as the model of an output reads them, for explanations.
+
+        output: None is the most detailed view there is.
+        """
         ...
 
     def terms(self, ids: Sequence[int]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class M3Encoder(BaseEncoder):
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
         self._model = Lazy(lambda: load(self.source, device=self.device, dtype=self.dtype))
+        # an explanation looks at the same two texts for each output
+        self._viewed = lru_cache(maxsize=8)(self._view)
 
     @classmethod
     def from_pretrained(
@@ -168,9 +170,12 @@ class M3Encoder(BaseEncoder):
         shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
         return fingerprint(self.source, shape)
 
-    def view(self, text: str, *, query: bool) -> TokenView:
+    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
         """Return a text's tokens as the model reads them; see ``encoder.viewing``."""
         check_texts([text])
+        return self._viewed(text, query)
+
+    def _view(self, text: str, query: bool) -> TokenView:
         read = self._encode([text], query=query, outputs=("tokens",)).require("tokens")[0]
         return view(
             self.checkpoint,

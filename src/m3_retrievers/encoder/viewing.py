@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,16 @@ def view(
     if not vectors:
         return TokenView(tuple(seen), unseen)
     return TokenView(tuple(seen), unseen, *_vectors(model, seen, query=query, settings=settings))
+
+
+def tokens_of(tokens: Tokens, stop: int, weights: Mapping[int, float]) -> tuple[TokenWeight, ...]:
+    """Return the first ``stop`` tokens of a text with the weights of their terms."""
+    assert tokens.spans is not None
+    spans, ids = tokens.spans[:stop].tolist(), tokens.ids[:stop].tolist()
+    return tuple(
+        TokenWeight(id, surface, start, end, weights.get(id, 0.0))
+        for id, surface, (start, end) in zip(ids, tokens.surfaces[:stop], spans, strict=True)
+    )
 
 
 def unseen_tokens(model: Reader, text: str, seen: int, *, query: bool, settings: Settings) -> int:

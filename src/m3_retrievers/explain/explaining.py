@@ -19,7 +19,7 @@ from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 from m3_retrievers.types.packed import MultiVectors, TokenWeight
 from m3_retrievers.types.plan import Mode
-from m3_retrievers.types.representations import Representations
+from m3_retrievers.types.representations import Output, Representations
 
 # Far above what float16 vectors in a store cost (5e-4), far below another text's score.
 _TOLERANCE = 2e-3
@@ -54,7 +54,11 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
     document = _read(encoder, hit.text, query=False)
     terms: dict[Mode, tuple[TermShare, ...]] = {}
     if "sparse" in has:
-        terms["sparse"] = _learned(encoder, asked, given, read_query, document)
+        sides = [
+            _read(encoder, text, query=is_query, output="sparse")
+            for text, is_query in ((query, True), (hit.text, False))
+        ]
+        terms["sparse"] = _learned(encoder, asked, given, *sides)
     bm25 = retriever.index.weighting if "bm25" in hit.scores else None
     if isinstance(bm25, BM25):
         terms["bm25"] = term_shares(bm25, query, hit.text)
@@ -115,8 +119,8 @@ def _spans(tokens: list[TokenWeight]) -> tuple[tuple[int, int], ...]:
     return tuple((token.start, token.end) for token in tokens if token.end > token.start)
 
 
-def _read(encoder: Encoder, text: str, *, query: bool) -> ReadText:
-    view = encoder.view(text, query=query)
+def _read(encoder: Encoder, text: str, *, query: bool, output: Output | None = None) -> ReadText:
+    view = encoder.view(text, query=query, output=output)
     starts = [*(token.start for token in view.tokens[1:]), len(text)]
     seen = zip(view.tokens, starts, strict=False)
     placed = tuple(_placed(one, text, following) for one, following in seen)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField, K, Scores
 from m3_retrievers.frameworks.options import Tokenizer, check_others
 from m3_retrievers.frameworks.scores import ScoreStyle
@@ -102,14 +102,14 @@ class M3SparseRetriever(LexicalRetriever):
 
     encoder: EncoderField
 
-    def __init__(self, index: Index, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, index: Index, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(index, encoder=encoder, **options)
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         scores: ScoreStyle = "nested",
@@ -138,7 +138,7 @@ class M3SparseRetriever(LexicalRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,

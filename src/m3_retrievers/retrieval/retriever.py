@@ -12,8 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from m3_retrievers.checks import check_ids, check_k, check_texts
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
@@ -54,7 +54,7 @@ class HybridRetriever:
 
     def __init__(
         self,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         index: Index | None = None,
         *,
         legs: Sequence[Mode] = DEFAULT_LEGS,
@@ -285,7 +285,7 @@ class HybridRetriever:
         saving.save(folder, self.index, self.encoder, self._plan)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: M3Encoder | str | Path) -> HybridRetriever:
+    def load(cls, folder: str | Path, encoder: Encoder | str | Path) -> HybridRetriever:
         """Return the retriever saved in a folder, with its legs, recall, weights and fusion.
 
         Raises IndexModelError if another model built it, IndexCorruptError for a file that
