@@ -48,7 +48,8 @@ class SpladeEncoder(BaseEncoder):
     """A SPLADE model: sparse alone; made by ``from_pretrained``, loaded at first use.
 
     A text's terms need not stand in it: the model adds those it expects beside them. Equal to
-    sentence-transformers' SparseEncoder within 1e-5. Safe to share between threads.
+    sentence-transformers' SparseEncoder within 1e-5, whose folders it reads (routers too), as
+    well as plain transformers' and OpenSearch's. Safe to share between threads.
     """
 
     def __init__(
@@ -110,13 +111,10 @@ class SpladeEncoder(BaseEncoder):
             what the folder says, else the first. top_terms: of a document, the largest kept.
         device, dtype, revision, truncation, lengths, batch_tokens, keep: as for ``M3Encoder``.
 
-        Layouts: plain transformers, sentence-transformers' sparse encoders (routers too),
-        OpenSearch's. Raises CheckpointError for a model that is not whole, InputError for an
-        option.
+        Raises CheckpointError for a model that is not whole, InputError for an option.
         """
-        queries, docs = read_layout(find_folder(name_or_path, revision))
-        if documents is not None:
-            docs = read_layout(find_folder(documents, None))[1]
+        queries, read = read_layout(find_folder(name_or_path, revision))
+        docs = read if documents is None else read_layout(find_folder(documents, None))[1]
         if query_weights is not None:
             queries = replace(queries, folder=None, table=find_table(query_weights))
         where = choose_device(device)
