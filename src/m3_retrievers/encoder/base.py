@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_k, check_texts
@@ -29,7 +29,6 @@ from m3_retrievers.types.scores import Scores
 from m3_retrievers.types.tokens import TokenView
 
 
-@runtime_checkable
 class Encoder(Protocol):
     """Texts in, representations out.
 
