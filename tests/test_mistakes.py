@@ -14,11 +14,6 @@ from m3_retrievers.errors import FilterError, IndexModelError, InputError
 from m3_retrievers.explain import explain
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
 @pytest.fixture
 def retriever(encoder):
     made = HybridRetriever(encoder)
