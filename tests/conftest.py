@@ -13,6 +13,27 @@ settings.register_profile("laws", deadline=None, derandomize=True, print_blob=Tr
 settings.load_profile("laws")
 
 
+class Selection:
+    """What is not even imported, for half of a short run's time goes into imports.
+
+    That is a module of the package without a doctest, and, where slow tests are left out, a file
+    that is slow as a whole.
+    """
+
+    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
+        if collection_path.suffix != ".py":
+            return None
+        text = collection_path.read_text("utf-8")
+        if collection_path.is_relative_to(config.rootpath / "src"):
+            return True if ">>>" not in text else None
+        quick = config.option.markexpr == "not slow"
+        return True if quick and "\npytestmark = pytest.mark.slow" in text else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Selection())
+
+
 @pytest.fixture(scope="session")
 def tiny_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random XLM-RoBERTa with both heads, as BAAI/bge-m3's."""

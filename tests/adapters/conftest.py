@@ -16,7 +16,7 @@ class GatedEncoder(M3Encoder):
     gate: threading.Event
 
     def _wait(self) -> None:
-        assert self.gate.wait(timeout=20), "nobody opened the gate: the event loop was blocked"
+        assert self.gate.wait(timeout=60), "nobody opened the gate: the event loop was blocked"
 
     def encode_query(self, text: str, **options: Any) -> Representations:
         self._wait()

@@ -85,6 +85,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
         read_folder(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_the_standard_library_gives_a_few_thousand_documents_without_importing_it():
     records = standard_library()
     names = {record.id for record in records}

@@ -260,6 +260,7 @@ def test_the_token_view_tells_tokens_apart_by_place(encoder):
     assert found.to_dicts()[0] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_mean_pooling_equals_sentence_transformers():
     from sentence_transformers import SentenceTransformer
 
