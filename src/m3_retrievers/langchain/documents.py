@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.fused import Found
+from m3_retrievers.frameworks.inputs import check_all
 from m3_retrievers.frameworks.scores import ScoreStyle, order_score, read_scores, write_scores
 from m3_retrievers.index.base import Index
 from m3_retrievers.langchain.checks import check_documents
@@ -29,15 +30,13 @@ def make_documents(
 
     Raises InputError for what is no text, and unless metadatas and ids match in number.
     """
-    if isinstance(texts, str):
-        raise InputError(f"texts expects a list of strings, got one: {texts!r:.60}. Wrap it.")
-    texts = list(texts)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"texts expects strings, got {type(text).__name__} ({text!r:.60}) at position "
-                f"{position}. For Documents use from_documents or add_documents."
-            )
+    texts = check_all(
+        texts,
+        str,
+        name="texts",
+        plural="strings",
+        remedy="For Documents use from_documents or add_documents.",
+    )
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given is not None and len(given) != len(texts):
             raise InputError(
