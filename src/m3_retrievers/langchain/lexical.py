@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -116,7 +116,7 @@ class M3SparseRetriever(LexicalRetriever):
         batch_size: int = 256,
         show_progress: bool = False,
         **others: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new documents; their ids are kept, or made up.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
@@ -143,7 +143,7 @@ class M3SparseRetriever(LexicalRetriever):
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         **options: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new texts; options as ``from_documents``."""
         return cls.from_documents(make_documents(texts, metadatas, ids), encoder, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar, Self, Unpack
 
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
@@ -79,7 +79,7 @@ class M3SparseRetriever(LexicalRetriever):
         batch_size: int = 256,
         show_progress: bool = False,
         **options: Unpack[RetrieverOptions],
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new nodes; options as for the class.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
