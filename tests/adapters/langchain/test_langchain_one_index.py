@@ -74,7 +74,7 @@ def test_a_model_without_sparse_head_gets_a_bm25_leg(
 def test_legs_are_child_runs_and_the_query_is_encoded_once(
     retriever: M3EnsembleRetriever, runs: Any, passes: list[int]
 ) -> None:
-    found = retriever.invoke(QUERY, {"callbacks": [runs]})
+    found = retriever.invoke("asked for the first time", {"callbacks": [runs]})
     assert len(passes) == 1
     assert sorted(run["name"] for run in runs.children) == ["dense", "sparse"]
     assert all(run["name"] in run["tags"] for run in runs.children)
@@ -84,7 +84,7 @@ def test_legs_are_child_runs_and_the_query_is_encoded_once(
 async def test_async_legs_are_child_runs_and_the_query_is_encoded_once(
     retriever: M3EnsembleRetriever, runs: Any, passes: list[int]
 ) -> None:
-    found = await retriever.ainvoke(QUERY, {"callbacks": [runs]})
+    found = await retriever.ainvoke("awaited for the first time", {"callbacks": [runs]})
     assert len(passes) == 1
     assert sorted(run["name"] for run in runs.children) == ["dense", "sparse"]
     assert runs.started[runs.root]["documents"] == found
