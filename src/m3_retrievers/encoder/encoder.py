@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from m3_retrievers import scoring
-from m3_retrievers.checks import check_k, check_texts
+from m3_retrievers.checks import check_k, check_text, check_texts
 from m3_retrievers.encoder import forking
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.coalesce import Coalesced
@@ -31,11 +31,14 @@ from m3_retrievers.encoder.settings import (
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
+from m3_retrievers.names import OF_ENCODERS
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 from m3_retrievers.types.scores import Scores
 
 
+@guided(**OF_ENCODERS)
 class M3Encoder:
     """BGE-M3 and models of its kind; made by ``from_pretrained``, loaded at first use.
 
@@ -213,10 +216,7 @@ class M3Encoder:
 
         Threads that call this at the same time share a forward pass.
         """
-        if not isinstance(text, str):
-            raise InputError(
-                f"A query expects one string, got {type(text).__name__} ({text!r:.60})."
-            )
+        check_text(text)
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._loading:
             run = partial(self._queries_apart, outputs=wanted)
