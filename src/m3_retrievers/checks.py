@@ -5,12 +5,12 @@ Every message says what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from importlib.util import find_spec
 
 import numpy as np
 
-from m3_retrievers.errors import InputError, MissingExtraError
+from m3_retrievers.errors import DuplicateIdError, InputError, MissingExtraError
 
 
 def check_k(k: int, *, name: str = "k") -> None:
@@ -41,6 +41,23 @@ def check_text(text: str) -> None:
         raise InputError(
             f"A query expects one string, got {type(text).__name__} ({text!r:.60}). Pick the text; "
             "several queries go into the method for many."
+        )
+
+
+def check_known(ids: Iterable[str], index: Container[str]) -> None:
+    """Raise InputError for the first id that an index does not hold."""
+    unknown = next((id for id in ids if id not in index), None)
+    if unknown is not None:
+        raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+
+
+def check_new(ids: Iterable[str], index: Container[str]) -> None:
+    """Raise DuplicateIdError for the first id that an index holds already."""
+    known = next((id for id in ids if id in index), None)
+    if known is not None:
+        raise DuplicateIdError(
+            f"add expects new ids, got {known!r:.80}, which is in the index. "
+            "Use upsert to replace it, or another id."
         )
 
 

@@ -15,7 +15,9 @@
     │   └── HeadShapeError               a head's tensor does not fit the backbone
     ├── SavedIndexError (ValueError)         a saved index that cannot be opened or replaced
     │   ├── IndexCorruptError            a file is torn, missing or changed
-    │   └── IndexModelError              it was built by another model
+    │   ├── IndexModelError              it was built by another model
+    │   └── IndexLockedError             another process is writing it
+    ├── IndexUnavailableError (ConnectionError)  closed, unreachable, or too slow to answer
     ├── TrainingError (RuntimeError)     training went where it cannot succeed
     ├── MissingOutputError (ValueError)  a score needs an output that was not computed
     ├── UnknownNameError (AttributeError)    a name of another library; here it is called so
@@ -99,6 +101,14 @@ class IndexCorruptError(SavedIndexError):
 
 class IndexModelError(SavedIndexError):
     """A saved index was built by another model or with other settings."""
+
+
+class IndexLockedError(SavedIndexError):
+    """Another process is writing the index, and did not finish within the time allowed."""
+
+
+class IndexUnavailableError(M3Error, ConnectionError):
+    """An index was closed, or its engine cannot be reached, fails, or does not answer in time."""
 
 
 class MissingOutputError(M3Error, ValueError):

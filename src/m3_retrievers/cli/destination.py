@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from m3_retrievers.errors import SavedIndexError
-from m3_retrievers.index.storage import read_model
-
-# What a save that was killed may have left; the next one removes it.
-_LEFTOVER = re.compile(r"manifest\.json\.new|generation-\d{6,}")
+from m3_retrievers.index.manifest import MANIFEST
+from m3_retrievers.index.storage import foreign_entry, read_model
 
 
 def has_index(out: Path) -> bool:
@@ -32,13 +29,13 @@ def has_index(out: Path) -> bool:
         )
     if not out.is_dir():
         return False
-    if (out / "manifest.json").exists():
+    if (out / MANIFEST).exists():
         read_model(out)
         return True
-    for path in out.iterdir():
-        if not _LEFTOVER.fullmatch(path.name):
-            raise SavedIndexError(
-                f"--out expects a new folder, an empty one or a saved index, got {str(out)!r}, "
-                f"which holds {path.name!r}. Choose another folder."
-            )
+    path = foreign_entry(out)
+    if path is not None:
+        raise SavedIndexError(
+            f"--out expects a new folder, an empty one or a saved index, got {str(out)!r}, "
+            f"which holds {path.name!r}. Choose another folder."
+        )
     return False

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.checks import check_ids, check_k
-from m3_retrievers.errors import DuplicateIdError, InputError, SavedIndexError
+from m3_retrievers.checks import check_ids, check_k, check_new
+from m3_retrievers.errors import SavedIndexError
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
+from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
@@ -100,12 +101,7 @@ class LocalIndex:
         """
         kept = [stored_record(record) for record in check_records(records)]
         with self._lock:
-            known = next((record.id for record in kept if record.id in self._table), None)
-            if known is not None:
-                raise DuplicateIdError(
-                    f"add expects new ids, got {known!r:.80}, which is in the index. "
-                    "Use upsert to replace it, or another id."
-                )
+            check_new([record.id for record in kept], self._table)
             self._table.insert(kept, representations)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
@@ -122,17 +118,8 @@ class LocalIndex:
         Unknown ids are passed over. Raises InputError where neither is given: nothing is
         emptied by an argument that was forgotten.
         """
-        if ids is None and filter is None:
-            raise InputError(
-                "delete expects a list of ids or a filter=, got neither. Name what is to go; "
-                "delete(index.ids) empties an index."
-            )
-        named = None if ids is None else check_ids(ids, name="delete")
         with self._lock:
-            gone = self.where(filter) if named is None else list(dict.fromkeys(named))
-            if named is not None:
-                admitted = set(self.where(filter)) if filter else self._table
-                gone = [id for id in gone if id in admitted]
+            gone = ids_to_delete(self, ids, filter=filter)
             self._table.delete(gone)
             return gone
 
@@ -142,6 +129,12 @@ class LocalIndex:
         with self._lock:
             found = self._table.records(self._table.rows(self._table.known(wanted)))
         return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
+
+    def pages(self, *, filter: Filter | None = None, size: int = 1000) -> Iterator[list[Record]]:
+        """Yield the records that a filter admits, ``size`` at a time, in order of insertion."""
+        check_k(size, name="size")
+        ids = self.where(filter)
+        return (self.get(ids[at : at + size]) for at in range(0, len(ids), size))
 
     def where(self, filter: Filter | None) -> list[str]:
         """Return the ids of the records that a filter admits, in order of insertion."""
@@ -176,16 +169,22 @@ class LocalIndex:
     # Recall, scores, search
 
     def recall(
-        self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None = None
+        self,
+        query: Query,
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
     ) -> Ranking:
-        """Return the k best records of one mode among those the filter admits.
+        """Return the k best records of one mode among those that filter and ids admit.
 
         k: None ranks all of them. Lexical modes leave out records that share no term.
         """
         if k is not None:
             check_k(k)
         with self._lock:
-            return self._table.recall(query, mode, k=k, filter=filter)
+            return self._table.recall(query, mode, k=k, filter=filter, ids=ids)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""

@@ -68,11 +68,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest)
 
 
-def check_model(folder: Path, *, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def check_model(place: Path | str, *, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise IndexModelError unless an index was built by the model in use."""
     if saved.get("fingerprint") != given.get("fingerprint"):
         raise IndexModelError(
-            f"The index in {str(folder)!r} was built by {_named(saved)}, got {_named(given)}. "
+            f"The index in {str(place)!r} was built by {_named(saved)}, got {_named(given)}. "
             f"{_remedy(saved, given)}"
         )
 

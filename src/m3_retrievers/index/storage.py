@@ -162,14 +162,23 @@ def _claim(folder: Path) -> dict[str, Any] | None:
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
-    for path in folder.iterdir():
-        if path.name != _DRAFT and not _is_own_generation(path):
-            raise SavedIndexError(
-                f"Saving expects a new folder, an empty one or a saved index, got "
-                f"{str(folder)!r}, which holds {path.name!r} and no {MANIFEST}. "
-                "Nothing was written; choose another folder."
-            )
+    path = foreign_entry(folder)
+    if path is not None:
+        raise SavedIndexError(
+            f"Saving expects a new folder, an empty one or a saved index, got "
+            f"{str(folder)!r}, which holds {path.name!r} and no {MANIFEST}. "
+            "Nothing was written; choose another folder."
+        )
     return None
+
+
+def foreign_entry(folder: Path) -> Path | None:
+    """Return an entry of a folder without a manifest that no save has made, None if all are ours.
+
+    A save that was killed may have left some, which the next one removes.
+    """
+    entries = (path for path in folder.iterdir() if path.name != _DRAFT)
+    return next((path for path in entries if not _is_own_generation(path)), None)
 
 
 def _generations(folder: Path) -> Iterator[int]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.dense import DenseIndex
+from m3_retrievers.index.incoming import check_representations, widths_of
 from m3_retrievers.index.inverted import InvertedIndex
 from m3_retrievers.index.live import LiveRows
 from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
@@ -67,25 +68,7 @@ class Stores:
 
     def check(self, representations: Representations, *, count: int) -> None:
         """Raise MissingOutputError or InputError for what could not be stored as ``count`` rows."""
-        for name, width in self._widths_of(representations).items():
-            held = self._widths.get(name, width)
-            if width != held:
-                raise InputError(
-                    f"This index holds {name} representations of width {held}, got {width}. "
-                    "Encode with the model and settings it was built with."
-                )
-            value = getattr(representations, name)
-            numbers = {"sparse": "data", "colbert": "vectors"}.get(name)
-            if not np.all(np.isfinite(getattr(value, numbers) if numbers else value)):
-                raise InputError(
-                    f"expected finite {name} representations, got NaN or infinity among them. "
-                    "Check the model's weights and dtype."
-                )
-        if self.stored and len(representations) != count:
-            raise InputError(
-                f"expected a row of representations for each of {count} records, got "
-                f"{len(representations)}."
-            )
+        check_representations(representations, stored=self.stored, count=count, held=self._widths)
 
     def append(self, texts: Sequence[str], representations: Representations) -> None:
         """Add a row for each text behind the others, of representations that were checked."""
@@ -97,7 +80,7 @@ class Stores:
             self.colbert.append(representations.require("colbert"))
         if self.weighted is not None:
             self.weighted.append(self.weighted.weighting.count(texts))
-        self._widths = self._widths_of(representations)
+        self._widths = widths_of(representations, self.stored)
 
     def vectors(self, rows: Rows, outputs: Sequence[Output]) -> Representations:
         """Return the representations of the given rows (r,), copied."""
@@ -230,10 +213,3 @@ class Stores:
             raise MissingOutputError(
                 f"This index scores {sorted(self.modes)}, got {mode!r}. Build it with that mode."
             )
-
-    def _widths_of(self, representations: Representations) -> dict[str, int]:
-        widths: dict[str, int] = {}
-        for name in self.stored:
-            value = representations.require(name)
-            widths[name] = int(value.dimension if name == "colbert" else value.shape[1])
-        return widths

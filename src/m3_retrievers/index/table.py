@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.errors import DuplicateIdError, InputError
+from m3_retrievers.checks import check_known
+from m3_retrievers.errors import DuplicateIdError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.filters import FilteredRows
 from m3_retrievers.index.live import LiveRows
@@ -57,9 +58,7 @@ class Table:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each id; InputError for an unknown one."""
-        unknown = next((id for id in ids if id not in self._row_of), None)
-        if unknown is not None:
-            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        check_known(ids, self._row_of)
         return np.array([self._row_of[id] for id in ids], np.int64)
 
     def known(self, ids: Sequence[str]) -> list[str]:
@@ -72,9 +71,21 @@ class Table:
             filter, self._records, live=self._live.mask, generation=self._live.generation
         )
 
-    def recall(self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None) -> Ranking:
-        """Return the k best of one mode, of the rows that the filter admits."""
+    def recall(
+        self,
+        query: Query,
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None,
+        ids: Collection[str] | None,
+    ) -> Ranking:
+        """Return the k best of one mode, of the rows that filter and ids admit."""
         admitted = self.admitted(filter)
+        if ids is not None:
+            named = np.zeros(len(self._records), bool)
+            named[self.rows(self.known(list(ids)))] = True
+            admitted = named if admitted is None else admitted & named
         rows, scores = self.stores.search(query, mode, k=k, admitted=admitted, live=self._live)
         return Ranking(self.ids(rows), scores)
 

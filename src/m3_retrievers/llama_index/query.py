@@ -17,7 +17,6 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.vectors import as_vector
 from m3_retrievers.index.base import Filter
-from m3_retrievers.index.search import recall
 from m3_retrievers.llama_index.nodes import to_node
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Query
@@ -93,7 +92,7 @@ def _by_one(
     k = query.similarity_top_k if depth is None else depth
     check_k(k, name="similarity_top_k")
     asked = _asked(hybrid, query, leg)
-    ranking = recall(hybrid.index, asked, leg, k=k, filter=filter, ids=_ids(query))
+    ranking = hybrid.index.recall(asked, leg, k=k, filter=filter, ids=_ids(query))
     score_of = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
     return [(to_node(one), score_of[one.id]) for one in hybrid.get(ranking.ids)]
 

@@ -17,7 +17,7 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.habits import guided
 from m3_retrievers.index.base import Filter, Index
-from m3_retrievers.index.search import recall, score
+from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.names import OF_RETRIEVERS
 from m3_retrievers.retrieval import saving
@@ -277,7 +277,7 @@ class HybridRetriever:
         if leg not in self.legs:
             raise InputError(f"leg expects one of {self.legs}, got {leg!r:.80}.")
         k = self._plan.recall.depth(leg)
-        return recall(self.index, self._prepared(query), leg, k=k, filter=filter, ids=ids)
+        return self.index.recall(self._prepared(query), leg, k=k, filter=filter, ids=ids)
 
     def score(self, query: str | Query, ids: Sequence[str]) -> Hits:
         """Return the given documents as hits, best hybrid score first, recalled or not.

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from tqdm.auto import tqdm
 
-from m3_retrievers.checks import check_ids, check_k
+from m3_retrievers.checks import check_ids, check_k, check_known, check_new
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import DuplicateIdError, InputError
 from m3_retrievers.index.base import Index
@@ -62,11 +62,8 @@ def _check_new(records: Sequence[Record], index: Index, *, seen: set[str], repla
     for id in (record.id for record in records):
         if id in seen:
             raise DuplicateIdError(f"ids expects each id once, got {id!r:.80} twice.")
-        if not replace and id in index:
-            raise DuplicateIdError(
-                f"add expects new ids, got {id!r:.80}, which is in the index. "
-                "Use upsert to replace it, or another id."
-            )
+        if not replace:
+            check_new([id], index)
         seen.add(id)
 
 
@@ -148,8 +145,6 @@ def stored_vectors(
         return index.vectors(ids, outputs=outputs)
     wanted = check_ids(ids, name="vectors")
     with index.snapshot():
-        unknown = next((id for id in wanted if id not in index), None)
-        if unknown is not None:
-            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        check_known(wanted, index)
         texts = [record.text for record in index.get(wanted)]
     return encoder.encode_documents(texts, outputs=outputs)

@@ -19,6 +19,7 @@ from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 Mode: TypeAlias = Literal["dense", "sparse", "bm25", "colbert"]
 Fusion: TypeAlias = Callable[[Mapping[str, Ranking]], Ranking]
 
+MODES: tuple[Mode, ...] = ("dense", "sparse", "bm25", "colbert")
 LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
 DEFAULT_LEGS: tuple[Mode, ...] = ("dense", "sparse")
 

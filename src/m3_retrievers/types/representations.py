@@ -81,7 +81,7 @@ class Representations:
         if isinstance(rows, str):
             raise InputError(
                 f"Representations expects row numbers, got {rows!r:.60}. Its outputs are "
-                "attributes: .dense, .sparse, .colbert; FlagEmbedding's weights .to_flag_embedding()."
+                "attributes: .dense, .sparse, .colbert; FlagEmbedding's: .to_flag_embedding()."
             )
         if isinstance(rows, int | np.integer):
             rows = [range(len(self))[rows]]  # type: ignore[assignment]
