@@ -58,7 +58,7 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
         return len(self.hybrid)
 
     def __contains__(self, id: object) -> bool:
-        return id in self.hybrid.index
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty index is one too

@@ -67,7 +67,7 @@ class M3VectorStore(VectorStore):
         return len(self.hybrid)
 
     def __contains__(self, id: object) -> bool:
-        return id in self.hybrid.index
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty store is one too

@@ -99,7 +99,7 @@ class M3VectorStore(BasePydanticVectorStore):
     from_documents = from_nodes  # documents are nodes
 
     def __contains__(self, id: object) -> bool:
-        return id in self.hybrid.index
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __len__(self) -> int:
         return len(self.hybrid)

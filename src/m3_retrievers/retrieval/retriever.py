@@ -77,7 +77,7 @@ class HybridRetriever:
         return len(self.index)
 
     def __contains__(self, id: object) -> bool:
-        return id in self.index
+        return isinstance(id, str) and id in self.index
 
     def __bool__(self) -> bool:
         return True  # an empty retriever is one too
@@ -314,11 +314,7 @@ class HybridRetriever:
     # Inside
 
     def _replan(self, **changed: Any) -> None:
-        kept: dict[str, Any] = {
-            "recall": self.recall,
-            "weights": self.weights,
-            "fusion": self.fusion,
-        }
+        kept = {name: getattr(self, name) for name in ("recall", "weights", "fusion")}
         plan = plan_for(self.encoder, legs=self.legs, **{**kept, **changed})
         check_index(self.index, plan)
         self._plan = plan
