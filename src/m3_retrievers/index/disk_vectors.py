@@ -12,8 +12,8 @@ from m3_retrievers.index.dense import GrowingRows
 from m3_retrievers.index.multivector import ColbertDtype, ColbertStore, check_colbert_dtype
 from m3_retrievers.types.packed import MultiVectors, offsets_of
 
-# Returns the bytes of the vectors under each of the keys (r,), in that order.
-ReadVectors: TypeAlias = Callable[[NDArray[np.int64]], list[bytes]]
+# Takes keys (r,) and the number of bytes under each; returns these bytes, in that order.
+ReadVectors: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], list[bytes]]
 
 
 class DiskVectors(ColbertStore):
@@ -70,9 +70,19 @@ class DiskVectors(ColbertStore):
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,), read from the file."""
-        offsets = offsets_of(self.lengths(rows))
-        vectors = np.empty((int(offsets[-1]), self._width or 0), self.dtype)
-        for at, content in enumerate(self._read(self._keys.rows[rows])):
-            part = vectors[offsets[at] : offsets[at + 1]]
-            part[:] = np.frombuffer(content, self.dtype).reshape(part.shape)
-        return MultiVectors(vectors, offsets)
+        lengths, width = self.lengths(rows), self._width or 0
+        sizes = lengths * width * np.dtype(self.dtype).itemsize
+        contents = self._read(self._keys.rows[rows], sizes)
+        # a buffer of its own, since what wants the vectors may want to write to them
+        vectors = np.frombuffer(bytearray().join(contents), self.dtype)
+        return MultiVectors(vectors.reshape(int(lengths.sum()), width), offsets_of(lengths))
+
+
+def by_key(arrays: Mapping[str, NDArray[Any]], keys: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return arrays of ``Stores.incoming`` with the keys of token vectors in place of these."""
+    kept = {name: array for name, array in arrays.items() if not name.startswith("colbert.")}
+    if "colbert.vectors" in arrays:
+        kept["colbert.keys"] = keys
+        kept["colbert.lengths"] = np.diff(arrays["colbert.offsets"])
+        kept["colbert.width"] = np.array(arrays["colbert.vectors"].shape[1:], np.int64)
+    return kept

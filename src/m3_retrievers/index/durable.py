@@ -1,39 +1,71 @@
-"""The index in one file: every change is on the disk when the call returns."""
+"""The index in one file: what a change returned from is on the disk.
+
+The file is the truth, and memory follows it. A change is checked, written and committed before
+it is made in memory; a call that reads first makes in memory what other processes committed
+since. Records, dense vectors and postings are in memory, so that every answer is computed as
+``LocalIndex`` computes it, to the same bits; ColBERT vectors stay in the file where they may.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
+from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.disk_vectors import DiskVectors
-from m3_retrievers.index.ledger import APPLICATION, Counters, Ledger
+from m3_retrievers.index.disk_vectors import DiskVectors, by_key
+from m3_retrievers.index.durable_file import Counters, digest_sum
+from m3_retrievers.index.durable_opening import (
+    Colbert,
+    Options,
+    Restore,
+    database_of,
+    made,
+    modes_of,
+    restore_of,
+)
+from m3_retrievers.index.durable_reading import Layout, pieces
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.sqlite import Database
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table, check_distinct, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.plan import Mode
-from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
-
-Colbert: TypeAlias = Literal["disk", "memory", "recompute"]
-Restore: TypeAlias = Callable[[Mapping[str, Any]], TermWeighting]
+from m3_retrievers.types.representations import Output, Representations
 
 
 class DurableIndex(TableIndex):
-    """The documents of one SQLite file, and in memory what finds them."""
+    """The documents of one SQLite file, made if it is not there, and in memory what finds them.
+
+    modes: what is kept, of ``"dense"``, ``"sparse"``, ``"colbert"``; None keeps all. weighting:
+        adds the mode of its name (``"bm25"``). restore: makes the weighting again from its
+        state; None is its class's ``from_state``. colbert: ``"disk"`` (None) reads the token
+        vectors of those documents alone that are scored, ``"memory"`` holds all of them,
+        ``"recompute"`` keeps none, so that a HybridRetriever encodes the candidates.
+        colbert_dtype: ``"float16"`` (None) or ``"float32"``. timeout: seconds to wait for
+        another process that is writing. Of a file that is there its own options count.
+
+    What ``add``, ``upsert`` and ``delete`` returned from survives the process and the machine.
+    Several processes may have it open: one writes at a time, the others read meanwhile and see
+    at their next call what was committed. Safe between threads, and in the child of a fork.
+
+    Raises IndexCorruptError for a file that is torn or changed, IndexLockedError where another
+    process keeps it past the time-out, SavedIndexError for a file of something else, one of a
+    newer version, or a disk that is full or read-only; InputError for options that the file
+    was not made with.
+    """
 
     def __init__(
         self,
@@ -46,27 +78,42 @@ class DurableIndex(TableIndex):
         colbert_dtype: ColbertDtype | None = None,
         timeout: float = 10.0,
     ) -> None:
-        self.place = str(Path(path).absolute())
-        self._db = Database(Path(self.place), application=APPLICATION, timeout=timeout)
+        options = Options(modes, weighting, restore, colbert, colbert_dtype)
+        self._db = database_of(path, timeout=timeout)
         self._lock = ForkSafeLock(before_fork=self._db.disconnect)
-        self._ledger = Ledger(self._db)
-        self._restore = restore or getattr(type(weighting), "from_state", None)
-        stored = [m for m in (modes or ALL_OUTPUTS) if m != "colbert" or colbert != "recompute"]
-        state = None if weighting is None else weighting.state()
-        new = {
-            "modes": stored,
-            "colbert_dtype": colbert_dtype or "float16",
-            "weighting": state and {k: v for k, v in state.items() if k != "vocabulary"},
-        }
-        with self._lock, self._db.writing():
-            self._settings = self._ledger.opened(new)
-            self._ledger.dtype = self._settings["colbert_dtype"]
-        self._db.sync_folder()
+        with self._lock:
+            self._file, self._settings = made(self._db, options)
+        self._restore = restore_of(options)
         self._on_disk = colbert != "memory"
+        # where the file stood when memory last followed it; None where memory may be half done
         self._held: Counters | None = None
         self._table: Table
+        with self.snapshot():
+            pass  # damage shows at once, and not at the first search
 
-    # One state of the table
+    @property
+    def place(self) -> str:
+        """The path of the file."""
+        return str(self._db.path)
+
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """The modes it scores."""
+        return modes_of(self._settings)
+
+    @property
+    def colbert_dtype(self) -> ColbertDtype:
+        """The precision of the stored token vectors."""
+        dtype: ColbertDtype = self._settings["colbert_dtype"]
+        return dtype
+
+    def __repr__(self) -> str:
+        return f"DurableIndex({self.place!r}, modes={sorted(self.modes)})"
+
+    def _facts(self) -> dict[str, Any]:
+        return {"place": self.place, **super()._facts()}
+
+    # One state of the file, in memory
 
     @contextmanager
     def snapshot(self) -> Iterator[Table]:
@@ -79,58 +126,76 @@ class DurableIndex(TableIndex):
                 self._follow()
                 yield self._table
 
-    def _follow(self) -> None:
-        """Bring the table to the state of the file that the open transaction sees."""
-        at, held = self._ledger.counters(), self._held
+    def _follow(self) -> Counters:
+        """Bring the table to the state that the open transaction sees."""
+        at, held = self._file.counters(), self._held
         if at == held:
-            return
-        self._held = None  # a table that was left half done is loaded again
+            return at
+        self._held = None
         if held is None or at.epoch != held.epoch or held.change < at.horizon:
             self._load(at)
         else:
             self._catch_up(held, at)
         self._held = at
+        return at
 
     def _load(self, at: Counters) -> None:
-        self._table = Table(self._stores(at), compacting=False)
-        check = 0
-        for piece in self._ledger.pieces(-1, vectors=not self._on_disk):
-            self._table.extend(piece.records, piece.arrays)
-            check += piece.check
-        if len(self._table) != at.documents or check % (1 << 256) != at.check:
-            raise self._ledger.corrupt("documents are missing")
+        dtype = self.colbert_dtype
+        stores = Stores(
+            self._settings["modes"],
+            weighting=self._weighting(at),
+            colbert_dtype=dtype,
+            colbert=DiskVectors(self._file.vectors, dtype=dtype) if self._on_disk else None,
+        )
+        self._table = Table(stores, compacting=False)
+        check = self._take(at, after=-1)
+        if len(self._table) != at.documents or check != at.check:
+            raise self._file.corrupt("documents are missing, or there are too many")
 
     def _catch_up(self, held: Counters, at: Counters) -> None:
-        table = self._table
-        # who was deleted and is there again has a new row
-        gone = dict.fromkeys(self._ledger.removed(held.change))
-        table.delete(table.known(list(gone)))
-        if table.stores.weighted is not None and at.terms > held.terms:
-            table.stores.weighted.renew(self._weighting(at))
-        for piece in self._ledger.pieces(held.next - 1, vectors=not self._on_disk):
-            table.extend(piece.records, piece.arrays)
+        table, weighted = self._table, self._table.stores.weighted
+        # one that was deleted and is there again comes with the rows below
+        table.delete(table.known(list(dict.fromkeys(self._file.removed(held.change)))))
+        weighting = self._weighting(at) if at.terms > held.terms else None
+        if weighted is not None and weighting is not None:
+            weighted.renew(weighting)
+        self._take(at, after=held.next - 1)
         if len(table) != at.documents:
             self._load(at)
 
-    def _stores(self, at: Counters) -> Stores:
-        dtype = self._settings["colbert_dtype"]
-        return Stores(
-            self._settings["modes"],
-            weighting=self._weighting(at) if self._settings["weighting"] else None,
-            colbert_dtype=dtype,
-            colbert=DiskVectors(self._ledger.vectors, dtype=dtype) if self._on_disk else None,
+    def _take(self, at: Counters, *, after: int) -> int:
+        """Append the live documents of rows above ``after``; returns the sum of their digests."""
+        layout = Layout(
+            outputs=self._table.stores.stored,
+            terms=at.terms if self._settings["weighting"] else None,
+            colbert_dtype=self.colbert_dtype,
+            on_disk=self._on_disk,
         )
+        check = 0
+        for piece in pieces(self._file, layout, after=after):
+            try:
+                self._table.extend(piece.records, piece.arrays)
+            except InputError as error:  # of another width than what came before
+                raise self._file.corrupt(str(error)) from error
+            check = digest_sum(check, plus=piece.digests)
+        return check
 
-    def _weighting(self, at: Counters) -> TermWeighting:
-        assert self._restore is not None
-        return self._restore(
-            {**self._settings["weighting"], "vocabulary": self._ledger.terms(at.terms)}
-        )
+    def _weighting(self, at: Counters) -> TermWeighting | None:
+        state = self._settings["weighting"]
+        if state is None or self._restore is None:
+            return None
+        return self._restore({**state, "vocabulary": self._file.vocabulary(at.terms)})
 
     # Changes
 
     def add(self, records: Sequence[Record], representations: Representations) -> None:
-        """Insert new records; they are on the disk when it returns."""
+        """Insert new records; they are on the disk when it returns.
+
+        representations: one row a record, with every output this index stores. Raises, before
+        anything is stored, DuplicateIdError for an id given twice or known, MissingOutputError
+        for an output that is not there, InputError for counts or widths that do not fit and
+        metadata that is not JSON.
+        """
         self._put(records, representations, replace=False)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
@@ -142,97 +207,73 @@ class DurableIndex(TableIndex):
     ) -> None:
         kept = [stored_record(record) for record in check_records(records)]
         ids = [record.id for record in kept]
-        with self._changing():
-            with self._db.writing():
-                self._follow()
-                table, held = self._table, self._held
-                assert held is not None
-                if not replace:
-                    check_new(ids, table)
-                check_distinct(ids)
-                if not kept:
-                    return
-                table.stores.check(representations, count=len(kept))
-                self._held = None
-                arrays = table.stores.incoming([record.text for record in kept], representations)
-                now, rows = self._ledger.put(
-                    held,
-                    kept,
-                    arrays,
-                    terms=self._new_terms(held),
-                    replaced=table.known(ids),
-                )
-            if self._on_disk and "colbert.offsets" in arrays:
-                arrays = {
-                    **arrays,
-                    "colbert.keys": rows,
-                    "colbert.lengths": np.diff(arrays["colbert.offsets"]),
-                    "colbert.width": np.array([arrays["colbert.vectors"].shape[1]]),
-                }
-            table.extend(kept, arrays)
-            self._held = now
-            self._compact_where_due(now)
+        with self._changing() as (table, at):
+            if not replace:
+                check_new(ids, table)
+            check_distinct(ids)
+            if not kept:
+                return
+            table.stores.check(representations, count=len(kept))
+            self._held = None
+            arrays = table.stores.incoming([record.text for record in kept], representations)
+            terms = self._vocabulary()[at.terms :]
+            replaced = table.known(ids)
+            now, rows = writing.put(self._file, at, kept, arrays, terms=terms, replaced=replaced)
+            self._db.commit()
+            table.extend(kept, by_key(arrays, rows) if self._on_disk else arrays)
+            self._made(now)
 
     def delete(
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
     ) -> list[str]:
-        """Remove the records of these ids that the filter admits; returns the ids removed."""
-        with self._changing():
-            with self._db.writing():
-                self._follow()
-                table, held = self._table, self._held
-                assert held is not None
-                gone = ids_to_delete(self, ids, filter=filter)
-                if not gone:
-                    return []
+        """Remove the records of these ids that the filter admits; returns the ids removed.
+
+        Unknown ids are passed over. Raises InputError where neither is given.
+        """
+        with self._changing() as (table, at):
+            gone = ids_to_delete(self, ids, filter=filter)
+            if gone:
                 self._held = None
-                now = self._ledger.remove(held, gone)
-            table.delete(gone)
-            self._held = now
-            self._compact_where_due(now)
+                now = writing.remove(self._file, at, gone)
+                self._db.commit()
+                table.delete(gone)
+                self._made(now)
         return gone
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self) -> Iterator[tuple[Table, Counters]]:
+        """Keep other threads and other writers out; what is not committed inside is undone."""
         with self._lock:
-            self._db.end()
-            yield
+            self._db.end()  # this thread may be reading
+            with self._db.writing():
+                at = self._follow()
+                yield self._table, at
 
-    def _new_terms(self, held: Counters) -> list[str]:
-        weighting = self._table.stores.weighting
-        if weighting is None:
-            return []
-        terms: list[str] = weighting.state()["vocabulary"][held.terms :]
-        return terms
-
-    def _compact_where_due(self, now: Counters) -> None:
+    def _made(self, now: Counters) -> None:
+        """Note that memory has followed a commit, and compact where it is time to."""
+        self._held = now
         if too_many_dead(now.rows - now.documents, live=now.documents):
-            # the change is on the disk, whatever becomes of this; the next one tries again
+            # the change is on the disk whatever becomes of this, and the next one tries again
             with suppress(SavedIndexError):
                 self._compact()
 
     def _compact(self) -> None:
-        """Write anew what the batches hold of the live documents, and let the rest go."""
+        """Write the batches anew from the live rows, and give the space back."""
         with self._db.writing():
-            self._follow()
-            held, table = self._held, self._table
-            assert held is not None
+            at, table = self._follow(), self._table
             self._held = None
             table.compact()
-            terms = (
-                []
-                if table.stores.weighting is None
-                else table.stores.weighting.state()["vocabulary"]
-            )
-            now = self._ledger.rewrite(held, self._batches(table), terms=terms)
+            terms = self._vocabulary()
+            now = writing.rewrite(self._file, at, self._live(table), terms=terms)
+            self._db.commit()
         self._held = now
         self._db.execute("PRAGMA incremental_vacuum")
 
-    def _batches(self, table: Table) -> Iterator[dict[str, Any]]:
-        keys = self._ledger.live_rows()
-        stores = table.stores
-        for first in range(0, len(keys), 1024):
-            rows = np.arange(first, min(len(keys), first + 1024))
+    def _live(self, table: Table) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the arrays of a table without dead rows, as batches keep them."""
+        keys, stores = writing.live_rows(self._file), table.stores
+        for first in range(0, len(keys), writing.BATCH_ROWS):
+            rows = np.arange(first, min(len(keys), first + writing.BATCH_ROWS))
             arrays = {"rows": keys[rows], **stores.rows(rows)}
             if "colbert" in stores.stored:
                 arrays["colbert.lengths"] = stores.colbert.lengths(rows)
@@ -241,21 +282,41 @@ class DurableIndex(TableIndex):
                 arrays |= stores.weighted.rows(rows)
             yield arrays
 
-    # Whose it is
+    def _vocabulary(self) -> list[str]:
+        weighting = self._table.stores.weighting
+        terms: list[str] = [] if weighting is None else weighting.state().get("vocabulary", [])
+        return terms
+
+    # Whose it is, and letting go
 
     def bind(
         self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Bind the index to a model; returns the JSON kept beside it, {} for none."""
-        with self._changing(), self._db.writing():
-            note = self._ledger.note()
-            if "model" in note:
-                check_model(self.place, saved=note["model"], given=model)
-            kept = dict(note.get("extra", {}) if extra is None else extra)
-            changed = {**note, "model": dict(model), "extra": kept}
-            if changed != note:
-                self._ledger.write_note(changed)
+        """Bind the index to a model; returns the JSON kept beside it, {} for none.
+
+        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
+        fingerprint is an IndexModelError. extra: JSON to keep instead of what is there.
+        """
+        with self.snapshot():
+            kept, changed = self._bound(model, extra)
+        if changed is None:
             return kept
+        with self._changing():
+            kept, changed = self._bound(model, extra)
+            if changed is not None:
+                self._file.write_note(changed)
+        return kept
+
+    def _bound(
+        self, model: Mapping[str, Any], extra: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return what is kept beside the index, and the note to write where it changes."""
+        note = self._file.note()
+        if "model" in note:
+            check_model(self.place, saved=note["model"], given=model)
+        kept = dict(note.get("extra", {}) if extra is None else extra)
+        changed = {**note, "model": dict(model), "extra": kept}
+        return kept, None if changed == note else changed
 
     def close(self) -> None:
         """Let go of the file; a later call raises IndexUnavailableError."""
@@ -273,14 +334,8 @@ class DurableIndex(TableIndex):
     ) -> None:
         self.close()
 
-    @property
-    def modes(self) -> frozenset[Mode]:
-        """The modes it scores."""
-        named = self._settings["weighting"] and ("bm25",)
-        return frozenset((*self._settings["modes"], *(named or ())))
-
     def __reduce__(self) -> NoReturn:
         raise InputError(
-            f"A DurableIndex expects to stay in its process, got a copy or a pickle of the one in "
-            f"{self.place!r}. Open it again by its path."
+            "A DurableIndex expects to stay in its process, got a copy or a pickle made of that in "
+            f"{self.place!r}. Open it by its path where you need it."
         )

@@ -73,9 +73,14 @@ class Database:
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self.execute("COMMIT")
+            if self.transacting:
+                self.commit()
         finally:
             self._end("ROLLBACK")
+
+    def commit(self) -> None:
+        """Put what was written since on the disk."""
+        self.execute("COMMIT")
 
     def end(self) -> None:
         """End what this thread is reading, so that it can write."""

@@ -30,6 +30,14 @@ Mask = NDArray[np.bool_]
 Arrays = Mapping[str, NDArray[Any]]
 
 
+def as_outputs(modes: Sequence[str]) -> tuple[Output, ...]:
+    """Return modes in their order; InputError for what an index does not store."""
+    unknown = [mode for mode in modes if mode not in ALL_OUTPUTS]
+    if isinstance(modes, str) or unknown:
+        raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
+    return tuple(mode for mode in ALL_OUTPUTS if mode in modes)
+
+
 class Stores:
     """Dense, sparse and ColBERT representations and weighted terms of n rows.
 
@@ -45,10 +53,7 @@ class Stores:
         colbert: ColbertStore | None = None,
     ) -> None:
         """Start without rows; colbert: where token vectors are kept, None for memory."""
-        unknown = [mode for mode in modes if mode not in ALL_OUTPUTS]
-        if isinstance(modes, str) or unknown:
-            raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
-        self.stored: tuple[Output, ...] = tuple(mode for mode in ALL_OUTPUTS if mode in modes)
+        self.stored = as_outputs(modes)
         self.colbert: ColbertStore
         self.dense = DenseIndex()
         self.sparse = InvertedIndex()
