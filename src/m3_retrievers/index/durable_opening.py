@@ -148,3 +148,19 @@ def modes_of(settings: Mapping[str, Any]) -> frozenset[Mode]:
     """Return the modes that an index of these settings scores."""
     weighting = settings["weighting"]
     return frozenset([*settings["modes"], *([weighting["mode"]] if weighting else [])])
+
+
+def is_made(path: str | Path) -> bool:
+    """Return whether a durable index is in a file; False for a path that is free.
+
+    Raises SavedIndexError for a folder, a file of anything else and one that cannot be read.
+    """
+    database = database_of(path, timeout=10.0)
+    try:
+        database.check_files()
+        if not database.path.exists() or not database.path.stat().st_size:
+            return False
+        with database.reading():
+            return DurableFile(database).made
+    finally:
+        database.close()
