@@ -102,6 +102,16 @@ def check_index(index: Index, plan: Plan, *, bm25: BM25 | None = None) -> None:
         )
 
 
+def plan_options(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the options that make a HybridRetriever with it."""
+    return {
+        "legs": plan.legs,
+        "recall": plan.recall,
+        "fusion": plan.fusion,
+        "weights": plan.weights,
+    }
+
+
 def plan_state(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON; InputError for a fusion that cannot be written down."""
     fusion_state = getattr(plan.fusion, "state", None)
