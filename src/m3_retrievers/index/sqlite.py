@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +147,10 @@ class Database:
         connection = sqlite3.connect(
             self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
-        try:
+        with ExitStack() as failed:
+            failed.callback(connection.close)
             self._set_up(connection)
-        except BaseException:
-            connection.close()
-            raise
+            failed.pop_all()
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
