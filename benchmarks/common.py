@@ -62,13 +62,18 @@ def _reference_passages(*, size: int = 1200) -> Iterator[str]:
     from pydoc_data.topics import topics
 
     for topic in topics.values():
-        passage = ""
-        for paragraph in topic.split("\n\n"):
-            if passage and len(passage) + len(paragraph) > size:
-                yield passage
-                passage = ""
-            passage += ("\n\n" if passage else "") + paragraph.strip()
-        yield passage
+        yield from passages(topic, size=size)
+
+
+def passages(text: str, *, size: int) -> Iterator[str]:
+    """Yield a text's paragraphs, joined while they stay below so many characters."""
+    passage = ""
+    for paragraph in text.split("\n\n"):
+        if passage and len(passage) + len(paragraph) > size:
+            yield passage
+            passage = ""
+        passage += ("\n\n" if passage else "") + paragraph.strip()
+    yield passage
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

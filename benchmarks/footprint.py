@@ -29,7 +29,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from common import RESULTS, machine, spread, standard_library_questions, timed, write_result
+from common import (
+    RESULTS,
+    machine,
+    passages,
+    spread,
+    standard_library_questions,
+    timed,
+    write_result,
+)
 
 from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder, Representations
 from m3_retrievers.types.hits import Record
@@ -72,7 +80,12 @@ def chunks(count: int) -> list[str]:
     """Return distinct chunks of 200 to 900 characters, the same for the same packages."""
     roots = [Path(sysconfig.get_path("stdlib"))]
     roots += [Path(sysconfig.get_path("purelib")) / package for package in PACKAGES]
-    found = {chunk for root in roots for text in _docstrings(root) for chunk in _cut(text)}
+    found = {
+        chunk
+        for root in roots
+        for text in _docstrings(root)
+        for chunk in passages(text, size=LONGEST)
+    }
     ordered = sorted(chunk for chunk in found if 200 <= len(chunk) <= 900)
     random.Random(0).shuffle(ordered)
     if len(ordered) < count:
@@ -93,16 +106,6 @@ def _docstrings(root: Path) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 yield ast.get_docstring(node) or ""
-
-
-def _cut(text: str) -> Iterator[str]:
-    chunk = ""
-    for paragraph in text.split("\n\n"):
-        if chunk and len(chunk) + len(paragraph) > LONGEST:
-            yield chunk
-            chunk = ""
-        chunk += ("\n\n" if chunk else "") + paragraph.strip()
-    yield chunk
 
 
 # The steps

@@ -14,13 +14,13 @@ ROOT = Path(m3_retrievers.__file__).parent
 # A file may import only from rows above its own; rooms of one row never import each other.
 ROWS = [
     ["errors"],
-    ["checks"],
+    ["checks", "habits", "names"],
     ["types"],
     ["scoring"],
     ["encoder", "lexical", "index", "corpora"],
     ["retrieval"],
     ["explain", "training"],
-    ["evaluation", "frameworks", "display"],
+    ["evaluation", "frameworks", "display", "testing"],
     ["langchain", "llama_index"],
     ["cli"],
     ["__main__"],
@@ -86,6 +86,7 @@ MAY_LOAD = {
     "ir_measures": {"evaluation"},
     "matplotlib": {"display", "explain", "types"},
     "pandas": {"types", "explain", "evaluation"},
+    "pytest": {"testing"},
     "torch": {"scoring", "encoder", "training", "cli"},
 }
 
@@ -100,6 +101,8 @@ def test_a_package_is_loaded_only_where_it_belongs(path):
 def test_the_table_of_contents_is_what_it_is():
     assert m3_retrievers.__all__ == [
         "BM25",
+        "CombinedEncoder",
+        "DurableIndex",
         "HeadSpec",
         "Hit",
         "HybridRetriever",
@@ -110,6 +113,7 @@ def test_the_table_of_contents_is_what_it_is():
         "ReciprocalRankFusion",
         "Representations",
         "Scores",
+        "SpladeEncoder",
         "WeightedSum",
     ]
     for name in m3_retrievers.__all__:
@@ -156,8 +160,8 @@ def test_nothing_is_pickled():
 def test_a_file_fits_a_few_screens_and_a_function_one():
     for path in FILES:
         text = path.read_text("utf-8")
-        assert len(text.splitlines()) <= 330, path
+        assert len(text.splitlines()) <= 320, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
-                assert lines <= 52, f"{path}: {node.name} has {lines} lines"
+                assert lines <= 50, f"{path}: {node.name} has {lines} lines"

@@ -155,6 +155,7 @@ def test_an_index_of_another_model_is_refused(run, searched, other_m3):
     assert "was built by" in done.message
 
 
+@pytest.mark.slow
 def test_an_index_of_m3_mini_needs_no_model_named(run, docs, tmp_path):
     assert run("index", docs, "--out", tmp_path / "index").code == 0
     found = run("search", tmp_path / "index", "how do I read a csv file?", "-k", "1")
@@ -220,3 +221,14 @@ def test_the_demo_answers_its_questions_and_opens_its_index_the_second_time(
     second = run("demo", "--limit", "40")
     assert "Opened the index of an earlier run" in second.err
     assert second.out == first.out
+
+
+@pytest.mark.parametrize("command", [[], ["index"], ["search"], ["doctor"]])
+def test_h_is_help(command):
+    from typer.testing import CliRunner
+
+    from m3_retrievers.cli.app import app
+
+    done = CliRunner().invoke(app, [*command, "-h"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output

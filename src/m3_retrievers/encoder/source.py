@@ -104,12 +104,11 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     Every byte of the weights counts; at 2.3 GB this takes about two seconds.
     """
     digest = hashlib.sha256()
-    config = {} if source.packed else read_json(source.folder / "config.json")
-    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
     shape = {"pooling": source.pooling, **settings}
     if source.adapter is not None:
         shape["adapter_scale"] = source.adapter.scale
-    digest.update(json.dumps([stable, shape], sort_keys=True).encode())
+    config = "{}" if source.packed else stable_config(source.folder)
+    digest.update(f"[{config}, {json.dumps(shape, sort_keys=True)}]".encode())
     if source.packed:
         files = [CHARACTER_MAP, source.packed, *_head_files(source)]
     else:
@@ -118,6 +117,13 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     for path in files:
         digest.update(f"{path.name}:{sha256(path)}".encode())
     return digest.hexdigest()
+
+
+def stable_config(folder: Path) -> str:
+    """Return a model's configuration as text, without what changes when it is saved again."""
+    config = read_json(folder / "config.json")
+    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
+    return json.dumps(stable, sort_keys=True)
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -178,6 +184,12 @@ def _untrained(model: Bundled, folder: Path) -> Source:
         weights=model.weights,
         max_length=512,
     )
+
+
+def find_folder(name_or_path: str | Path, revision: str | None) -> Path:
+    """Return a model's folder: the one given, or the hub's, downloaded or cached."""
+    _check_arguments(name_or_path, revision, None, None)
+    return _folder(str(name_or_path), revision)
 
 
 def _folder(name: str, revision: str | None) -> Path:

@@ -8,7 +8,7 @@ records, a ``Query`` carries its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -77,7 +77,8 @@ class TermWeighting(Protocol):
 class Index(Protocol):
     """An updatable store of records and representations.
 
-    Ties break by insertion order; an upsert of a known id counts as a new insertion.
+    Ties break by insertion order; an upsert of a known id counts as a new insertion. An engine
+    that cannot know that order breaks ties by id, and says so.
     """
 
     @property
@@ -120,6 +121,13 @@ class Index(Protocol):
         """Return the records in the order asked for, passing over unknown ids."""
         ...
 
+    def pages(self, *, filter: Filter | None = None, size: int = 1000) -> Iterator[list[Record]]:
+        """Yield the records that the filter admits, ``size`` at a time, in order of insertion.
+
+        What is added meanwhile need not come, what is deleted meanwhile may be missing.
+        """
+        ...
+
     def vectors(
         self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
     ) -> Representations:
@@ -135,12 +143,18 @@ class Index(Protocol):
         ...
 
     def recall(
-        self, query: Query, mode: Mode, *, k: int | None, filter: Filter | None = None
+        self,
+        query: Query,
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
     ) -> Ranking:
-        """Return the k best documents of one leg among those the filter admits.
+        """Return the k best documents of one leg among those that filter and ids admit.
 
-        ``k=None`` ranks every admitted document. Lexical legs leave out documents that
-        share no term with the query.
+        ``k=None`` ranks every admitted document; ``ids=None`` admits every id, and unknown ids
+        are passed over. Lexical legs leave out documents that share no term with the query.
         """
         ...
 
@@ -194,4 +208,23 @@ class SavableIndex(Protocol):
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Write it; ``model`` and ``extra`` are JSON that a load gives back."""
+        ...
+
+
+@runtime_checkable
+class PersistentIndex(Protocol):
+    """An index that outlives the process by itself: a file, or a collection of an engine."""
+
+    def bind(
+        self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Bind the index to a model; returns the JSON kept beside it, {} for none.
+
+        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
+        fingerprint is an IndexModelError. extra: JSON to keep instead of what is there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; a later call raises IndexUnavailableError."""
         ...

@@ -1,26 +1,27 @@
-"""Metadata filters, with MongoDB's operators and meaning.
-
-``{"year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"lang": "de"}]}``: a bare value means
-``$eq``, several keys mean and. Field names are taken literally (no dotted paths).
+"""Which documents a metadata filter admits: its conditions compiled, and asked row by row.
 
 A filter is compiled once into nested functions and then asked about every document.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.errors import FilterError
 from m3_retrievers.index.base import Filter
-from m3_retrievers.index.values import fault_of, no_value, shown
+from m3_retrievers.index.conditions import (
+    All,
+    Condition,
+    Field,
+    Not,
+    order_kind,
+    parse_filter,
+)
 from m3_retrievers.types.hits import Metadata, Record
 
 Test = Callable[[Metadata], bool]
@@ -34,160 +35,87 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-_TEXT: dict[str, Callable[[str], str]] = {"$text": str, "$itext": str.casefold}
-_FIELD_OPERATORS = ("$eq", "$ne", *_ORDER, "$in", "$nin", "$exists", "$empty", *_TEXT, "$not")
-_FILTER_OPERATORS = ("$and", "$or", "$not")
+_FOLD: dict[str, Callable[[str], str]] = {"$text": str, "$itext": str.casefold}
 
 
 def compile_filter(filter: Filter | None) -> Test:
     """Return a function that says whether a document's metadata passes the filter.
 
     filter: operators $eq $ne $gt $gte $lt $lte $in $nin $exists $empty $text $itext $not
-    under a field, and $and $or $not over filters; None and {} admit everything. $text asks
-    for a part of a string, $itext for one in any case; $empty for a field that is missing,
-    None, "" or []. A missing field passes only $ne, $nin, $not, ``{"$exists": False}`` and
-    ``{"$empty": True}``; values of kinds that cannot be compared do not match (True is not
-    1); a list matches where one of its elements does.
-
-    Raises FilterError for an unknown operator, an operand of the wrong shape, and a value that
-    no metadata can hold: NaN, a date, a key that is no string, more than 100 levels.
+    under a field, and $and $or $not over filters; None and {} admit everything. What each
+    means is said in ``conditions.Field``. Raises FilterError as ``parse_filter`` does.
 
     >>> recent = compile_filter({"year": {"$gte": 2020}, "tags": "rag"})
     >>> recent({"year": 2024, "tags": ["rag", "search"]}), recent({"tags": "rag"})
     (True, False)
     """
-    whole = _mapping({} if filter is None else filter)
-    if fault := fault_of(whole):
-        raise FilterError(
-            f"A filter expects strings as keys, and nesting within reason, got {fault}."
-        )
-    return _conjunction(whole)
+    return _compiled(parse_filter(filter))
 
 
-def _conjunction(filter: Mapping[str, Any]) -> Test:
-    return _all([_clause(key, operand) for key, operand in filter.items()])
-
-
-def _clause(key: str, operand: Any) -> Test:
-    """Compile one top-level entry: a logical operator, or a field and its condition."""
-    if key == "$not":
-        inner = _conjunction(_mapping(operand))
+def _compiled(condition: Condition) -> Test:
+    if isinstance(condition, Field):
+        name, test = condition.name, _FIELD_TESTS[condition.operator](condition)
+        return lambda metadata: test(metadata.get(name, _MISSING))
+    if isinstance(condition, Not):
+        inner = _compiled(condition.part)
         return lambda metadata: not inner(metadata)
-    if key in ("$and", "$or"):
-        tests = [_conjunction(_mapping(part)) for part in _sequence(key, operand, filled=True)]
-        return _all(tests) if key == "$and" else _any(tests)
-    if key.startswith("$"):
-        if key in _FIELD_OPERATORS:
-            raise FilterError(
-                f'{key} expects to stand under a field, as in {{"year": {{"{key}": …}}}}, got it '
-                "at the top of a filter."
-            )
-        raise _unknown(key, _FILTER_OPERATORS)
-    test = _condition(operand)
-    return lambda metadata: test(metadata.get(key, _MISSING))
+    parts = [_compiled(part) for part in condition.parts]
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(condition, All):
+        return lambda metadata: all(part(metadata) for part in parts)
+    return lambda metadata: any(part(metadata) for part in parts)
 
 
-def _condition(operand: Any) -> FieldTest:
-    """Compile what stands under a field: a mapping of operators, or a bare value."""
-    if not isinstance(operand, Mapping) or (operand and not any(map(_is_operator, operand))):
-        if isinstance(operand, Mapping) and all(f"${key}" in _FIELD_OPERATORS for key in operand):
-            meant = {f"${key}": value for key, value in operand.items()}
-            raise FilterError(
-                f"A field expects operators with a $, got {shown(operand)}. Did you mean "
-                f'{shown(meant)}? To compare with this mapping, write {{"$eq": …}}.'
-            )
-        return _equal(operand)
-    if not operand:
-        raise FilterError(
-            'A field expects a value or operators, as in {"year": {"$gte": 2020}}, got {}. '
-            "Leave the field out to admit everything."
-        )
-    tests = [_field_test(name, value) for name, value in operand.items()]
-    return _all(tests)
+def _equal(field: Field) -> FieldTest:
+    return lambda value: _equals(value, field.operand)
 
 
-def _field_test(name: Any, operand: Any) -> FieldTest:
-    if name == "$eq":
-        return _equal(operand)
-    if name == "$ne":
-        return _negate(_equal(operand))
-    if name in ("$in", "$nin"):
-        among = _any([_equal(option) for option in _sequence(name, operand)])
-        return among if name == "$in" else _negate(among)
-    if name in ("$exists", "$empty"):
-        if not isinstance(operand, bool):
-            raise FilterError(f"{name} expects True or False, got {shown(operand)}.")
-        holds: FieldTest = _empty if name == "$empty" else lambda value: value is not _MISSING
-        return lambda value: holds(value) is operand
-    if name in _TEXT:
-        return _part(name, operand)
-    if name == "$not":
-        return _negate(_condition(_mapping(operand)))
-    if name in _ORDER:
-        return _ordered(name, operand)
-    raise _unknown(name, _FIELD_OPERATORS)
+def _among(field: Field) -> FieldTest:
+    return lambda value: any(_equals(value, option) for option in field.operand)
 
 
-def _equal(operand: Any) -> FieldTest:
-    _comparable(operand)
-
-    def test(value: Any) -> bool:
-        if _same(value, operand):
-            return True
-        return isinstance(value, list | tuple) and any(_same(item, operand) for item in value)
-
-    return test
+def _exists(_: Field) -> FieldTest:
+    return lambda value: value is not _MISSING
 
 
-def _comparable(operand: Any) -> None:
-    """Raise FilterError for what no metadata can hold: it would match nothing, in silence."""
-    if odd := no_value(operand):
-        raise FilterError(
-            f"A filter compares with JSON values, got {odd}. Write it as the metadata holds it: a "
-            "string, a number, True, False, None or a list."
-        )
-
-
-def _part(name: str, operand: Any) -> FieldTest:
-    if not isinstance(operand, str):
-        raise FilterError(f"{name} expects a string, got {shown(operand)}.")
-    fold = _TEXT[name]
-    part = fold(operand)
-
-    def test(value: Any) -> bool:
-        items = value if isinstance(value, list | tuple) else (value,)
-        return any(isinstance(item, str) and part in fold(item) for item in items)
-
-    return test
-
-
-def _empty(value: Any) -> bool:
-    return (
+def _empty(_: Field) -> FieldTest:
+    return lambda value: (
         value is _MISSING or value is None or (isinstance(value, str | list | tuple) and not value)
     )
 
 
-def _ordered(name: str, operand: Any) -> FieldTest:
-    kind = _kind(operand)
-    if kind is None:
-        raise FilterError(f"{name} expects a number or a string, got {shown(operand)}.")
-    _comparable(operand)
-    compare = _ORDER[name]
-
-    def test(value: Any) -> bool:
-        items = value if isinstance(value, list | tuple) else (value,)
-        return any(_kind(item) is kind and compare(item, operand) for item in items)
-
-    return test
+def _holds(field: Field) -> FieldTest:
+    fold = _FOLD[field.operator]
+    part = fold(field.operand)
+    return lambda value: any(isinstance(one, str) and part in fold(one) for one in _each(value))
 
 
-def _kind(value: Any) -> type | None:
-    """Return the class within which a value has an order; None where it has none."""
-    if isinstance(value, bool):  # before numbers: Python's True is an int, here it is not
-        return bool
-    if isinstance(value, Real):
-        return Real
-    return str if isinstance(value, str) else None
+def _ordered(field: Field) -> FieldTest:
+    kind, compare, bound = order_kind(field.operand), _ORDER[field.operator], field.operand
+    return lambda value: any(
+        order_kind(one) is kind and compare(one, bound) for one in _each(value)
+    )
+
+
+_FIELD_TESTS: dict[str, Callable[[Field], FieldTest]] = {
+    "$eq": _equal,
+    "$in": _among,
+    "$exists": _exists,
+    "$empty": _empty,
+    **dict.fromkeys(_FOLD, _holds),
+    **dict.fromkeys(_ORDER, _ordered),
+}
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _equals(value: Any, operand: Any) -> bool:
+    if _same(value, operand):
+        return True
+    return isinstance(value, list | tuple) and any(_same(item, operand) for item in value)
 
 
 def _same(value: Any, operand: Any) -> bool:
@@ -199,43 +127,6 @@ def _same(value: Any, operand: Any) -> bool:
     if isinstance(value, Mapping) and isinstance(operand, Mapping):
         return value.keys() == operand.keys() and all(_same(value[k], operand[k]) for k in value)
     return bool(value == operand)
-
-
-def _all(tests: Sequence[Callable[[Any], bool]]) -> Callable[[Any], bool]:
-    return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
-
-
-def _any(tests: Sequence[Callable[[Any], bool]]) -> Callable[[Any], bool]:
-    return lambda value: any(test(value) for test in tests)
-
-
-def _negate(test: FieldTest) -> FieldTest:
-    return lambda value: not test(value)
-
-
-def _is_operator(key: object) -> bool:
-    return isinstance(key, str) and key.startswith("$")
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise FilterError(
-            f'A filter expects a mapping such as {{"lang": "en"}}, got {shown(value)}.'
-        )
-    return value
-
-
-def _sequence(name: str, value: Any, *, filled: bool = False) -> Sequence[Any]:
-    if not isinstance(value, list | tuple) or (filled and not value):
-        wanted = "a non-empty list of filters" if filled else "a list of values"
-        raise FilterError(f"{name} expects {wanted}, got {shown(value)}.")
-    return value
-
-
-def _unknown(name: Any, known: Sequence[str]) -> FilterError:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return FilterError(f"A filter knows {' '.join(known)} here, got {name!r}.{hint}")
 
 
 class FilteredRows:

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers import scoring
-from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.checks import check_k, check_known
+from m3_retrievers.errors import MissingOutputError
 from m3_retrievers.index.base import Encode, Filter, Index
 from m3_retrievers.index.hits import fused_hits, scored_hits
 from m3_retrievers.types.hits import Hit, Hits, Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
-from m3_retrievers.types.plan import Mode, Plan, encoded_modes
+from m3_retrievers.types.plan import Plan, encoded_modes
 
 
 def search(
@@ -40,11 +41,13 @@ def search(
     encode: makes representations of documents, for modes that the index does not keep. All
     that is read of the index belongs to one state of it, so that no score meets another text.
 
-    Raises MissingOutputError where a mode is neither kept nor to be encoded.
+    Raises MissingOutputError where a mode is neither kept nor to be encoded, InputError for k
+    below 1.
     """
+    check_k(k)
     with index.snapshot():
         rankings: dict[str, Ranking] = {
-            leg: recall(index, query, leg, k=plan.recall.depth(leg), filter=filter, ids=ids)
+            leg: index.recall(query, leg, k=plan.recall.depth(leg), filter=filter, ids=ids)
             for leg in plan.legs
         }
         if plan.fusion is not None:
@@ -66,30 +69,10 @@ def score(
     """
     wanted = list(dict.fromkeys(ids))
     with index.snapshot():
-        unknown = next((id for id in wanted if id not in index), None)
-        if unknown is not None:
-            raise InputError(f"expected ids of the index, got {unknown!r:.80}.")
+        check_known(wanted, index)
         candidates = _candidates(index, query, plan, wanted)
         best = candidates.best(index, None)
     return Hits(best if best is not None else candidates.encoded(encode, None))
-
-
-def recall(
-    index: Index,
-    query: Query,
-    mode: Mode,
-    *,
-    k: int | None,
-    filter: Filter | None = None,
-    ids: Collection[str] | None = None,
-) -> Ranking:
-    """Return the k best documents of one mode among those that filter and ids admit."""
-    if ids is None:
-        return index.recall(query, mode, k=k, filter=filter)
-    wanted = frozenset(ids)
-    ranked = index.recall(query, mode, k=None, filter=filter)
-    rows = [row for row, id in enumerate(ranked.ids) if id in wanted][:k]
-    return Ranking(tuple(ranked.ids[row] for row in rows), ranked.scores[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
