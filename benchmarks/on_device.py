@@ -73,7 +73,12 @@ class Model:
 
 
 def bm25(
-    model: Model, queries: Sequence[str], documents: Sequence[str], *, k1: float = 1.5, b: float = 0.75
+    model: Model,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    *,
+    k1: float = 1.5,
+    b: float = 0.75,
 ) -> Tensor:
     """Return (q, d) BM25 over the model's own pieces, which costs no forward pass."""
     backend = model.checkpoint.tokenizer.backend_tokenizer

