@@ -103,10 +103,13 @@ class PackedModel:
         self._tensors = dict(self._entry() for _ in range(tensors))
 
     def _entry(self) -> tuple[str, tuple[int, int, int]]:
+        """Return a tensor's name, its kind, how many numbers it has, and where they begin."""
         (length,) = self._take("<H")
         name = self._bytes[self._at : self._at + length].decode()
         self._at += length
-        kind, count, offset, _ = self._take("<BIQQ")
+        kind, count, offset, size = self._take("<BIQQ")
+        if offset + size > len(self._bytes):
+            raise ValueError(f"it ends before its tensor {name!r} does")
         return name, (kind, count, offset)
 
     def _take(self, form: str) -> tuple[Any, ...]:
