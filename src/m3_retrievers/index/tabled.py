@@ -135,8 +135,9 @@ class TableIndex(ABC):
         """
         if k is not None:
             check_k(k)
+        named = None if ids is None else check_ids(ids, name="recall")
         with self.snapshot() as table:
-            return table.recall(query, mode, k=k, filter=filter, ids=ids)
+            return table.recall(query, mode, k=k, filter=filter, ids=named)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""

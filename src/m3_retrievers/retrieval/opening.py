@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.durable import DurableIndex
@@ -33,7 +33,7 @@ from m3_retrievers.types.plan import (
 
 def open_index(
     where: str | Path | Index,
-    encoder: M3Encoder,
+    encoder: Encoder,
     *,
     legs: Sequence[Mode] | None,
     recall: Recall | None,
@@ -70,13 +70,13 @@ def open_index(
     return index, plan
 
 
-def bind_index(index: Index, encoder: M3Encoder) -> None:
+def bind_index(index: Index, encoder: Encoder) -> None:
     """Bind an index that outlives the process to a model; IndexModelError if it has another."""
     if isinstance(index, PersistentIndex):
         index.bind(model_record(encoder))
 
 
-def _there(where: str | Path | Index, encoder: M3Encoder, bm25: BM25 | None) -> Index:
+def _there(where: str | Path | Index, encoder: Encoder, bm25: BM25 | None) -> Index:
     if isinstance(where, str | Path):
         return DurableIndex(where, weighting=bm25, restore=weighting_maker(encoder))
     if bm25 is not None:
