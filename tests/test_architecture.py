@@ -101,6 +101,7 @@ def test_a_package_is_loaded_only_where_it_belongs(path):
 def test_the_table_of_contents_is_what_it_is():
     assert m3_retrievers.__all__ == [
         "BM25",
+        "DurableIndex",
         "HeadSpec",
         "Hit",
         "HybridRetriever",

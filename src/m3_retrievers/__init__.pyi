@@ -1,5 +1,6 @@
 from .encoder.encoder import M3Encoder as M3Encoder
 from .encoder.heads import HeadSpec as HeadSpec
+from .index.durable import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
 from .lexical.bm25 import BM25 as BM25
 from .retrieval.retriever import HybridRetriever as HybridRetriever
