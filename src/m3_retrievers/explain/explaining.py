@@ -76,13 +76,15 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
 def _stored(index: Index, hit: Hit, made: MultiVectors) -> MultiVectors:
     """Return the hit's token vectors as the index keeps them, whose scores are the hit's.
 
-    made: of its text, for an index that keeps none, or no longer those of this text.
+    made: of its text, for an index that keeps none, pools them, or has another text by now.
     """
     with index.snapshot():
         kept = index.get([hit.id])
         if "colbert" not in index.modes or not kept or kept[0].text != hit.text:
             return made
-        return index.vectors([hit.id], outputs=("colbert",)).colbert or made
+        kept_vectors = index.vectors([hit.id], outputs=("colbert",)).require("colbert")
+        # pooled vectors stand for several tokens each
+        return kept_vectors if len(kept_vectors[0]) == len(made[0]) else made
 
 
 def _learned(

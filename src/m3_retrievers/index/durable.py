@@ -21,6 +21,7 @@ from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
+from m3_retrievers.index.compressed import ColbertDtype, kept_width
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.disk_vectors import DiskVectors, by_key
 from m3_retrievers.index.durable_file import Counters, digest_sum
@@ -36,7 +37,6 @@ from m3_retrievers.index.durable_opening import (
 from m3_retrievers.index.durable_reading import Layout, pieces
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.manifest import check_model
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table, check_distinct, too_many_dead
@@ -54,8 +54,9 @@ class DurableIndex(TableIndex):
         state; None is its class's ``from_state``. colbert: ``"disk"`` (None) reads the token
         vectors of those documents alone that are scored, ``"memory"`` holds all of them,
         ``"recompute"`` keeps none, so that a HybridRetriever encodes the candidates.
-        colbert_dtype: ``"float16"`` (None) or ``"float32"``. timeout: seconds to wait for
-        another process that is writing. Of a file that is there its own options count.
+        colbert_dtype, colbert_pool_factor: as for LocalIndex; None is ``"float16"`` and 1.
+        timeout: seconds to wait for another process that is writing. Of a file that is there
+        its own options count.
 
     What ``add``, ``upsert`` and ``delete`` returned from survives the process and the machine.
     Several processes may have it open: one writes at a time, the others read meanwhile and see
@@ -76,9 +77,10 @@ class DurableIndex(TableIndex):
         restore: Restore | None = None,
         colbert: Colbert | None = None,
         colbert_dtype: ColbertDtype | None = None,
+        colbert_pool_factor: int | None = None,
         timeout: float = 10.0,
     ) -> None:
-        options = Options(modes, weighting, restore, colbert, colbert_dtype)
+        options = Options(modes, weighting, restore, colbert, colbert_dtype, colbert_pool_factor)
         self._db = database_of(path, timeout=timeout)
         self._lock = ForkSafeLock(before_fork=self._db.disconnect)
         with self._lock:
@@ -145,6 +147,7 @@ class DurableIndex(TableIndex):
             self._settings["modes"],
             weighting=self._weighting(at),
             colbert_dtype=dtype,
+            colbert_pool_factor=self._settings["colbert_pool_factor"],
             colbert=DiskVectors(self._file.vectors, dtype=dtype) if self._on_disk else None,
         )
         self._table = Table(stores, compacting=False)
@@ -276,8 +279,9 @@ class DurableIndex(TableIndex):
             rows = np.arange(first, min(len(keys), first + writing.BATCH_ROWS))
             arrays = {"rows": keys[rows], **stores.rows(rows)}
             if "colbert" in stores.stored:
+                width = kept_width(stores.colbert.width or 0, self.colbert_dtype)
                 arrays["colbert.lengths"] = stores.colbert.lengths(rows)
-                arrays["colbert.width"] = np.array([stores.colbert.width or 0], np.int64)
+                arrays["colbert.width"] = np.array([width], np.int64)
             if stores.weighted is not None:
                 arrays |= stores.weighted.rows(rows)
             yield arrays
