@@ -14,17 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
-from m3_retrievers.index.compressed import ColbertDtype, kept_width
+from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.disk_vectors import DiskVectors, by_key
-from m3_retrievers.index.durable_file import Counters, digest_sum
+from m3_retrievers.index.disk_vectors import by_key
+from m3_retrievers.index.durable_file import Counters
 from m3_retrievers.index.durable_opening import (
     Colbert,
     Options,
@@ -34,11 +31,10 @@ from m3_retrievers.index.durable_opening import (
     modes_of,
     restore_of,
 )
-from m3_retrievers.index.durable_reading import Layout, pieces
+from m3_retrievers.index.durable_table import FollowingTable
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table, check_distinct, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
 from m3_retrievers.types.hits import Record
@@ -85,11 +81,12 @@ class DurableIndex(TableIndex):
         self._lock = ForkSafeLock(before_fork=self._db.disconnect)
         with self._lock:
             self._file, self._settings = made(self._db, options)
-        self._restore = restore_of(options)
-        self._on_disk = colbert != "memory"
-        # where the file stood when memory last followed it; None where memory may be half done
-        self._held: Counters | None = None
-        self._table: Table
+        self._memory = FollowingTable(
+            self._file,
+            self._settings,
+            restore=restore_of(options),
+            on_disk=colbert != "memory",
+        )
         with self.snapshot():
             pass  # damage shows at once, and not at the first search
 
@@ -122,72 +119,11 @@ class DurableIndex(TableIndex):
         """Return a context in which all that is read belongs to one state of the file."""
         with self._lock:
             if self._db.transacting:
-                yield self._table
+                yield self._memory.table
                 return
             with self._db.reading():
-                self._follow()
-                yield self._table
-
-    def _follow(self) -> Counters:
-        """Bring the table to the state that the open transaction sees."""
-        at, held = self._file.counters(), self._held
-        if at == held:
-            return at
-        self._held = None
-        if held is None or at.epoch != held.epoch or held.change < at.horizon:
-            self._load(at)
-        else:
-            self._catch_up(held, at)
-        self._held = at
-        return at
-
-    def _load(self, at: Counters) -> None:
-        dtype = self.colbert_dtype
-        stores = Stores(
-            self._settings["modes"],
-            weighting=self._weighting(at),
-            colbert_dtype=dtype,
-            colbert_pool_factor=self._settings["colbert_pool_factor"],
-            colbert=DiskVectors(self._file.vectors, dtype=dtype) if self._on_disk else None,
-        )
-        self._table = Table(stores, compacting=False)
-        check = self._take(at, after=-1)
-        if len(self._table) != at.documents or check != at.check:
-            raise self._file.corrupt("documents are missing, or there are too many")
-
-    def _catch_up(self, held: Counters, at: Counters) -> None:
-        table, weighted = self._table, self._table.stores.weighted
-        # one that was deleted and is there again comes with the rows below
-        table.delete(table.known(list(dict.fromkeys(self._file.removed(held.change)))))
-        weighting = self._weighting(at) if at.terms > held.terms else None
-        if weighted is not None and weighting is not None:
-            weighted.renew(weighting)
-        self._take(at, after=held.next - 1)
-        if len(table) != at.documents:
-            self._load(at)
-
-    def _take(self, at: Counters, *, after: int) -> int:
-        """Append the live documents of rows above ``after``; returns the sum of their digests."""
-        layout = Layout(
-            outputs=self._table.stores.stored,
-            terms=at.terms if self._settings["weighting"] else None,
-            colbert_dtype=self.colbert_dtype,
-            on_disk=self._on_disk,
-        )
-        check = 0
-        for piece in pieces(self._file, layout, after=after):
-            try:
-                self._table.extend(piece.records, piece.arrays)
-            except InputError as error:  # of another width than what came before
-                raise self._file.corrupt(str(error)) from error
-            check = digest_sum(check, plus=piece.digests)
-        return check
-
-    def _weighting(self, at: Counters) -> TermWeighting | None:
-        state = self._settings["weighting"]
-        if state is None or self._restore is None:
-            return None
-        return self._restore({**state, "vocabulary": self._file.vocabulary(at.terms)})
+                self._memory.follow()
+                yield self._memory.table
 
     # Changes
 
@@ -217,13 +153,13 @@ class DurableIndex(TableIndex):
             if not kept:
                 return
             table.stores.check(representations, count=len(kept))
-            self._held = None
+            self._memory.at = None
             arrays = table.stores.incoming([record.text for record in kept], representations)
-            terms = self._vocabulary()[at.terms :]
+            terms = self._memory.vocabulary()[at.terms :]
             replaced = table.known(ids)
             now, rows = writing.put(self._file, at, kept, arrays, terms=terms, replaced=replaced)
             self._db.commit()
-            table.extend(kept, by_key(arrays, rows) if self._on_disk else arrays)
+            table.extend(kept, by_key(arrays, rows) if self._memory.on_disk else arrays)
             self._made(now)
 
     def delete(
@@ -236,7 +172,7 @@ class DurableIndex(TableIndex):
         with self._changing() as (table, at):
             gone = ids_to_delete(self, ids, filter=filter)
             if gone:
-                self._held = None
+                self._memory.at = None
                 now = writing.remove(self._file, at, gone)
                 self._db.commit()
                 table.delete(gone)
@@ -249,12 +185,12 @@ class DurableIndex(TableIndex):
         with self._lock:
             self._db.end()  # this thread may be reading
             with self._db.writing():
-                at = self._follow()
-                yield self._table, at
+                at = self._memory.follow()
+                yield self._memory.table, at
 
     def _made(self, now: Counters) -> None:
         """Note that memory has followed a commit, and compact where it is time to."""
-        self._held = now
+        self._memory.at = now
         if too_many_dead(now.rows - now.documents, live=now.documents):
             # the change is on the disk whatever becomes of this, and the next one tries again
             with suppress(SavedIndexError):
@@ -263,33 +199,14 @@ class DurableIndex(TableIndex):
     def _compact(self) -> None:
         """Write the batches anew from the live rows, and give the space back."""
         with self._db.writing():
-            at, table = self._follow(), self._table
-            self._held = None
-            table.compact()
-            terms = self._vocabulary()
-            now = writing.rewrite(self._file, at, self._live(table), terms=terms)
+            at = self._memory.follow()
+            self._memory.at = None
+            self._memory.table.compact()
+            terms = self._memory.vocabulary()
+            now = writing.rewrite(self._file, at, self._memory.batches(), terms=terms)
             self._db.commit()
-        self._held = now
+        self._memory.at = now
         self._db.execute("PRAGMA incremental_vacuum")
-
-    def _live(self, table: Table) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the arrays of a table without dead rows, as batches keep them."""
-        keys, stores = writing.live_rows(self._file), table.stores
-        for first in range(0, len(keys), writing.BATCH_ROWS):
-            rows = np.arange(first, min(len(keys), first + writing.BATCH_ROWS))
-            arrays = {"rows": keys[rows], **stores.rows(rows)}
-            if "colbert" in stores.stored:
-                width = kept_width(stores.colbert.width or 0, self.colbert_dtype)
-                arrays["colbert.lengths"] = stores.colbert.lengths(rows)
-                arrays["colbert.width"] = np.array([width], np.int64)
-            if stores.weighted is not None:
-                arrays |= stores.weighted.rows(rows)
-            yield arrays
-
-    def _vocabulary(self) -> list[str]:
-        weighting = self._table.stores.weighting
-        terms: list[str] = [] if weighting is None else weighting.state().get("vocabulary", [])
-        return terms
 
     # Whose it is, and letting go
 
