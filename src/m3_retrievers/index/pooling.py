@@ -34,14 +34,13 @@ def _pooled(vectors: Floats, factor: int) -> Floats:
     """Return the mean of each cluster (c, h), in the order in which the clusters begin."""
     if len(vectors) < 2:
         return vectors
-    # of vectors of length 1, Ward's euclidean distance orders pairs as the cosine does
+    # of vectors of length 1, euclidean distances order pairs as cosines do
     tree = linkage(vectors, method="ward")
     labels = fcluster(tree, t=-(-len(vectors) // factor), criterion="maxclust")
-    _, firsts, members = np.unique(labels, return_index=True, return_inverse=True)
-    place = np.empty(len(firsts), np.int64)
-    place[np.argsort(firsts)] = np.arange(len(firsts))
-    sums = np.zeros((len(firsts), vectors.shape[1]), np.float32)
-    np.add.at(sums, place[members], vectors)
+    firsts, members = np.unique(labels, return_index=True, return_inverse=True)[1:]
+    place = np.argsort(np.argsort(firsts))[members]
+    order = np.argsort(place, kind="stable")
+    sums = np.add.reduceat(vectors[order], np.searchsorted(place[order], np.arange(len(firsts))))
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     means: Floats = sums / np.maximum(lengths, np.finfo(np.float32).tiny)
     return means
