@@ -42,7 +42,10 @@ def options(
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
-    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
+    out: Annotated[
+        Path,
+        typer.Option(help="A folder for the index, or a file NAME.index, kept at every step."),
+    ] = Path("my-index"),
     model: Model = "m3-mini",
     chunk: Annotated[
         int | None,
@@ -80,7 +83,7 @@ def index(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="A saved index.")],
+    folder: Annotated[Path, typer.Argument(help="An index: folder or file.")],
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
     filter: Annotated[

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.cli.destination import load, model_of
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
-from m3_retrievers.index.storage import read_model
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 
@@ -38,7 +38,7 @@ def run(
     """Print the best k hits for a question."""
     wanted = _filter(filter)
     encoder = M3Encoder.from_pretrained(model or _bundled(folder, question))
-    retriever = HybridRetriever.load(folder, encoder)
+    retriever = load(folder, encoder)
     hits = retriever.search(question, k=k, filter=wanted)
     if as_json:
         write_json(_record(question, hits, retriever, explain=explain))
@@ -52,7 +52,7 @@ def _bundled(folder: Path, question: str) -> str:
     An index may come from anyone, and its model's name is a path to load or a repository to
     download: whoever searches decides on that.
     """
-    name = str(read_model(folder).get("name", ""))
+    name = str(model_of(folder).get("name", ""))
     if name in _BUNDLED:
         return name
     built = f"was built by the model {name!r}" if name else "names no model"

@@ -62,6 +62,23 @@ def check_settings(settings: dict[str, Any]) -> None:
         check_terms(state["vocabulary"])
 
 
+def check_saved(arrays: Arrays, records: Sequence[Record], settings: dict[str, Any]) -> None:
+    """Raise ValueError unless what a folder holds makes an index."""
+    check_settings(settings)
+    if not isinstance(settings.get("extra"), dict):
+        raise ValueError("extra is an object")
+    if len({record.id for record in records}) != len(records):
+        raise ValueError("an id comes twice")
+    state = settings["weighting"]
+    check_arrays(
+        arrays,
+        rows=len(records),
+        outputs=settings["modes"],
+        terms=None if state is None else len(state.get("vocabulary", range(_WIDEST))),
+        colbert_dtype=settings["colbert_dtype"],
+    )
+
+
 def check_terms(terms: Any) -> None:
     """Raise ValueError unless these are different strings in a list."""
     strings = isinstance(terms, list) and all(isinstance(term, str) for term in terms)

@@ -206,7 +206,7 @@ class DurableIndex(TableIndex):
             now = writing.rewrite(self._file, at, self._memory.batches(), terms=terms)
             self._db.commit()
         self._memory.at = now
-        self._db.execute("PRAGMA incremental_vacuum")
+        self._db.shrink()
 
     # Whose it is, and letting go
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -153,3 +154,40 @@ def modes_of(settings: Mapping[str, Any]) -> frozenset[Mode]:
     """Return the modes that an index of these settings scores."""
     weighting = settings["weighting"]
     return frozenset([*settings["modes"], *([weighting["mode"]] if weighting else [])])
+
+
+def is_made(path: str | Path) -> bool:
+    """Return whether a durable index is in a file; False for a path that is free.
+
+    Raises SavedIndexError for a folder, a file of anything else and one that cannot be read.
+    """
+    with _visited(path) as file:
+        return file is not None
+
+
+def bound_model(path: str | Path) -> dict[str, Any]:
+    """Return the record of the model that an index is bound to, {} for none.
+
+    Raises SavedIndexError where there is no index, and as ``is_made`` does.
+    """
+    with _visited(path) as file:
+        if file is None:
+            raise SavedIndexError(f"There is no durable index in {str(path)!r}.")
+        model = file.note().get("model", {})
+        return dict(model) if isinstance(model, dict) else {}
+
+
+@contextmanager
+def _visited(path: str | Path) -> Iterator[DurableFile | None]:
+    """Give the file of an index while it is read, or None where no index was made."""
+    database = database_of(path, timeout=10.0)
+    try:
+        database.check_files()
+        if not database.path.exists() or not database.path.stat().st_size:
+            yield None
+            return
+        with database.reading():
+            file = DurableFile(database)
+            yield file if file.made else None
+    finally:
+        database.close()

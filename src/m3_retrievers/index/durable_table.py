@@ -123,4 +123,10 @@ class FollowingTable:
         state = self._settings["weighting"]
         if state is None or self._restore is None:
             return None
-        return self._restore({**state, "vocabulary": self._file.vocabulary(now.terms)})
+        terms = self._file.vocabulary(now.terms)
+        try:
+            return self._restore({**state, "vocabulary": terms})
+        except (KeyError, TypeError, AttributeError, InputError) as error:
+            raise self._file.corrupt(
+                f"its weighting cannot be made again ({error}), at least not by the restore= given"
+            ) from error

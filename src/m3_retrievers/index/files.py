@@ -52,13 +52,6 @@ def write_json(path: Path, values: Iterable[Any]) -> None:
     sync(path)
 
 
-def read_json(path: Path) -> Iterator[Any]:
-    """Yield the JSON value of each line."""
-    with path.open("rb") as file:
-        for line in file:
-            yield of_json(line)
-
-
 def as_json(value: Any) -> bytes:
     """Return a value as JSON, on one line, with whatever its strings hold."""
     # surrogatepass, and no \u escapes: lone surrogates come back one by one, where two

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from m3_retrievers.checks import check_new
-from m3_retrievers.errors import SavedIndexError
+from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
+from m3_retrievers.index.checking import check_saved
 from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.index.storage import corrupt, read_generation, write_generation
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table
 from m3_retrievers.index.tabled import TableIndex
@@ -140,16 +141,24 @@ class LocalIndex(TableIndex):
         makes the saved weighting again from its state (``BM25.from_state``).
         """
         saved = read_generation(folder, model=model)
+        try:
+            check_saved(saved.arrays, saved.records, saved.settings)
+        except ValueError as error:
+            raise corrupt(folder, error) from error
         settings, state = saved.settings, saved.settings["weighting"]
         if state is not None and weighting is None:
             raise SavedIndexError(
                 f"The index in {str(folder)!r} has a {state.get('name', 'BM25')} leg: load it with "
                 "weighting=BM25.from_state, or through HybridRetriever.load."
             )
+        try:
+            restored = weighting(state) if state is not None and weighting else None
+        except (KeyError, TypeError, AttributeError, InputError) as error:
+            raise corrupt(folder, f"its weighting cannot be made again ({error})") from error
         stores = Stores.of_arrays(
             saved.arrays,
             modes=settings["modes"],
-            weighting=weighting(state) if state and weighting else None,
+            weighting=restored,
             colbert_dtype=settings["colbert_dtype"],
             # saved by a version without pooling: 1
             colbert_pool_factor=settings.get("colbert_pool_factor", 1),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,12 @@ class Database:
         with self._errors():
             yield from self._connection().execute(statement, values)
 
+    def shrink(self) -> None:
+        """Give the file system back what deleted rows took."""
+        with self._errors():
+            # frees a page a step, and only a script is stepped through to its end
+            self._connection().executescript("PRAGMA incremental_vacuum")
+
     def close(self) -> None:
         """Let go of the file for good."""
         self._closed = True
@@ -136,15 +142,15 @@ class Database:
         return self._open
 
     def _connected(self) -> sqlite3.Connection:
-        self._check_files()
+        self.check_files()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
             self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
         )
-        try:
+        with ExitStack() as failed:
+            failed.callback(connection.close)
             self._set_up(connection)
-        except BaseException:
-            connection.close()
-            raise
+            failed.pop_all()
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
@@ -170,7 +176,7 @@ class Database:
                 "on which SQLite keeps no write-ahead log. Choose a local disk."
             )
 
-    def _check_files(self) -> None:
+    def check_files(self) -> None:
         """Refuse what is no file of SQLite before SQLite touches it."""
         for beside in ("-wal", "-shm", "-journal"):
             link = self.path.with_name(self.path.name + beside)
@@ -185,7 +191,6 @@ class Database:
                 "with load, or choose a path of a file."
             )
         if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             return
         with self.path.open("rb") as file:
             start = file.read(len(_HEADER))
@@ -204,6 +209,8 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except M3Error:
+            raise  # one of them is an OSError too
         except sqlite3.Error as error:
             raise self._translated(error) from error
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from langchain_core.documents import Document
@@ -17,9 +17,14 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import check_others, hybrid_retriever
+from m3_retrievers.frameworks.options import (
+    HybridOptions,
+    check_others,
+    hybrid_retriever,
+    opened_retriever,
+)
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
-from m3_retrievers.index.base import Filter
+from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.langchain.documents import (
     from_hit,
     make_documents,
@@ -238,6 +243,19 @@ class M3VectorStore(VectorStore):
         encoder: the model, M3Embeddings of it, or its name.
         """
         return cls(HybridRetriever.load(folder, _encoder(encoder)))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: M3Encoder | Embeddings | str | Path,
+        **options: Unpack[HybridOptions],
+    ) -> M3VectorStore:
+        """Return a store whose every change is on the disk; see ``HybridRetriever.open``.
+
+        path: of the file, made if missing. encoder: the model, M3Embeddings of it, or its name.
+        """
+        return cls(opened_retriever(path, _encoder(encoder), options=options, method=cls.open))
 
     def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
         query = Query("", Representations(dense=np.array([embedding], np.float32)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -19,7 +18,9 @@ from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval import saving
-from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
+from m3_retrievers.retrieval.opening import bind_index, open_index
+from m3_retrievers.retrieval.planned import Planned
+from m3_retrievers.retrieval.planning import check_index, index_for, plan_for, plan_options
 from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Hits, Metadata, Query, Ranking, Record, SearchResult
@@ -35,7 +36,7 @@ from m3_retrievers.types.plan import (
 from m3_retrievers.types.representations import Output, Representations
 
 
-class HybridRetriever:
+class HybridRetriever(Planned):
     """Hybrid retrieval over an index, with no framework around it.
 
     encoder: makes the representations; an encoder, or the name of a model. index: None makes
@@ -69,6 +70,7 @@ class HybridRetriever:
         )
         self.index = index_for(self._plan, bm25) if index is None else index
         check_index(self.index, self._plan, bm25=None if index is None else bm25)
+        bind_index(self.index, self.encoder)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -87,45 +89,6 @@ class HybridRetriever:
             "fusion": self.fusion or "none: the hybrid score orders",
         }
         return markup.facts("HybridRetriever", facts)
-
-    # How it searches
-
-    @property
-    def plan(self) -> Plan:
-        """How searches go: legs, recall, weights and fusion."""
-        return self._plan
-
-    @property
-    def legs(self) -> tuple[Mode, ...]:
-        """The modes that recall candidates."""
-        return self._plan.legs
-
-    @property
-    def recall(self) -> Recall:
-        """The depth of each leg."""
-        return self._plan.recall
-
-    @recall.setter
-    def recall(self, recall: Recall) -> None:
-        self._replan(recall=recall)
-
-    @property
-    def weights(self) -> HybridWeights:
-        """The weights of the hybrid score; None sets the model's own."""
-        return self._plan.weights
-
-    @weights.setter
-    def weights(self, weights: HybridWeights | None) -> None:
-        self._replan(weights=weights)
-
-    @property
-    def fusion(self) -> Fusion | None:
-        """What joins the legs' rankings; None orders by the hybrid score."""
-        return self._plan.fusion
-
-    @fusion.setter
-    def fusion(self, fusion: Fusion | None) -> None:
-        self._replan(fusion=fusion)
 
     # Documents in and out
 
@@ -293,26 +256,35 @@ class HybridRetriever:
         """
         encoder = as_encoder(encoder)
         index, plan = saving.load(folder, encoder)
-        return cls(
-            encoder,
-            index,
-            legs=plan.legs,
-            recall=plan.recall,
-            fusion=plan.fusion,
-            weights=plan.weights,
+        return cls(encoder, index, **plan_options(plan))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: M3Encoder | str | Path,
+        *,
+        legs: Sequence[Mode] | None = None,
+        recall: Recall | None = None,
+        fusion: Fusion | None = None,
+        weights: HybridWeights | None = None,
+        bm25: BM25 | None = None,
+    ) -> HybridRetriever:
+        """Return a retriever over a durable index: every change is on the disk when it returns.
+
+        path: of the file, made if missing, or an index that persists by itself. An option left
+        out is the one kept beside the index, and one given is kept from now on.
+
+        Raises IndexModelError if another model built it, InputError for legs or a BM25 that it
+        was not made with, and SavedIndexError, as DurableIndex does.
+        """
+        encoder = as_encoder(encoder)
+        index, plan = open_index(
+            path, encoder, legs=legs, recall=recall, fusion=fusion, weights=weights, bm25=bm25
         )
+        return cls(encoder, index, **plan_options(plan))
 
     # Inside
-
-    def _replan(self, **changed: Any) -> None:
-        kept: dict[str, Any] = {
-            "recall": self.recall,
-            "weights": self.weights,
-            "fusion": self.fusion,
-        }
-        plan = plan_for(self.encoder, legs=self.legs, **{**kept, **changed})
-        check_index(self.index, plan)
-        self._plan = plan
 
     def _query_outputs(self) -> tuple[Output, ...]:
         return encoded_modes(self._plan.modes) or ("dense",)
