@@ -1,7 +1,5 @@
 """Token vectors kept in fewer bytes: what they say afterwards, and how exactly."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse as sp
 
 import reference
-from m3_retrievers.errors import InputError
+from m3_retrievers.errors import IndexCorruptError, InputError
 from m3_retrievers.index.compressed import (
     COLBERT_DTYPES,
     compressed,
@@ -17,9 +15,11 @@ from m3_retrievers.index.compressed import (
     expanded,
     scales_of,
 )
+from m3_retrievers.index.durable import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.index.multivector import MultiVectorIndex
 from m3_retrievers.index.pooling import pooled
+from m3_retrievers.index.storage import write_generation
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
@@ -162,24 +162,35 @@ def test_an_index_is_the_same_after_saving_deleting_and_adding(tmp_path, dtype, 
     )
 
 
+def saved(folder, index: LocalIndex, **changes) -> None:
+    """Save an index with other settings or arrays than it would."""
+    arrays = index._table.stores.arrays(np.arange(len(index)))[0]
+    settings = {"modes": ["colbert"], "colbert_dtype": index.colbert_dtype, "weighting": None}
+    write_generation(
+        folder,
+        arrays={name: changes.get(name, array) for name, array in arrays.items()},
+        documents=index.get(list(index.ids)),
+        settings={**settings, "extra": {}},
+        model=None,
+    )
+
+
 def test_an_index_saved_before_there_was_pooling_loads(tmp_path):
     index = LocalIndex(modes=("colbert",))
     index.add(of(texts([2])), Representations(colbert=texts([2])))
-    settings = {"modes": ["colbert"], "colbert_dtype": "float16", "weighting": None, "extra": {}}
-    from m3_retrievers.index.storage import write_generation
+    saved(tmp_path / "old", index)
+    kept = LocalIndex.load(tmp_path / "old").vectors(["0"]).require("colbert")
+    np.testing.assert_array_equal(kept.vectors, index.vectors(["0"]).require("colbert").vectors)
 
-    write_generation(
-        tmp_path / "old",
-        arrays=index._table.stores.arrays(np.arange(1))[0],
-        documents=of(texts([2])),
-        settings=json.loads(json.dumps(settings)),
-        model=None,
-    )
-    old = LocalIndex.load(tmp_path / "old")
-    np.testing.assert_array_equal(
-        old.vectors(["0"]).require("colbert").vectors,
-        index.vectors(["0"]).require("colbert").vectors,
-    )
+
+def test_a_saved_scale_that_is_no_size_is_refused(tmp_path):
+    index = LocalIndex(modes=("colbert",), colbert_dtype="int8")
+    index.add(of(texts([2])), Representations(colbert=texts([2])))
+    kept = index._table.stores.arrays(np.arange(1))[0]["colbert.vectors"].copy()
+    kept[1, -4:] = np.array([np.inf], np.float32).view(np.int8)
+    saved(tmp_path / "forged", index, **{"colbert.vectors": kept})
+    with pytest.raises(IndexCorruptError, match="scale"):
+        LocalIndex.load(tmp_path / "forged")
 
 
 @pytest.mark.parametrize("factor", [0, -1, 1.5, True, None])
@@ -196,3 +207,30 @@ def test_dense_and_sparse_are_kept_whole_beside_it():
     found = index.vectors(["0", "1"])
     np.testing.assert_array_equal(found.require("dense"), dense)
     np.testing.assert_array_equal(found.require("sparse").toarray(), sparse.toarray())
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+@pytest.mark.parametrize(("dtype", "factor"), [("int8", 1), ("float16", 2), ("int8", 3)])
+def test_a_durable_index_scores_as_a_local_one_does(tmp_path, place, dtype, factor):
+    documents, query = texts([5, 1, 4, 6]), Query("", Representations(colbert=texts([3], seed=1)))
+    options = {"colbert_dtype": dtype, "colbert_pool_factor": factor}
+    local = LocalIndex(modes=("colbert",), **options)
+    durable = DurableIndex(tmp_path / "i", modes=("colbert",), colbert=place, **options)
+    for index in (local, durable):
+        index.add(of(documents), Representations(colbert=documents))
+        index.delete(["1"])
+        index.upsert([Record("2", "")], Representations(colbert=documents.take([3])))
+    with DurableIndex(tmp_path / "i", colbert=place) as again:
+        for index in (durable, again):
+            ids = list(local.ids)
+            found = index.vectors(ids).require("colbert")
+            np.testing.assert_array_equal(found.vectors, local.vectors(ids).colbert.vectors)
+            scores = index.score(query, "colbert", ids)
+            np.testing.assert_array_equal(scores, local.score(query, "colbert", ids))
+    durable.close()
+
+
+def test_a_file_keeps_the_factor_it_was_made_with(tmp_path):
+    DurableIndex(tmp_path / "i", colbert_pool_factor=2).close()
+    with pytest.raises(InputError, match="made with colbert_pool_factor 2, got 3"):
+        DurableIndex(tmp_path / "i", colbert_pool_factor=3)
