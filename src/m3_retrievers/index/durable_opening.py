@@ -101,6 +101,8 @@ def _make(file: DurableFile, options: Options) -> None:
                     "weighting": state,
                 }
             )
+    # SQLite takes a damaged log for one that was torn: in the file itself the index is made
+    file.database.checkpoint()
     file.database.sync_folder()
 
 

@@ -7,6 +7,7 @@ reports is raised as an error of this package.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -109,6 +110,10 @@ class Database:
         with self._errors():
             yield from self._connection().execute(statement, values)
 
+    def checkpoint(self) -> None:
+        """Move what is in the log into the file, where no other process is reading it."""
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def shrink(self) -> None:
         """Give the file system back what deleted rows took."""
         with self._errors():
@@ -145,7 +150,11 @@ class Database:
         self.check_files()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            _address(self.path),
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
         )
         with ExitStack() as failed:
             failed.callback(connection.close)
@@ -211,7 +220,8 @@ class Database:
             yield
         except M3Error:
             raise  # one of them is an OSError too
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # the latter where a changed byte is in the text of an error
             raise self._translated(error) from error
         except OSError as error:
             raise SavedIndexError(
@@ -219,7 +229,7 @@ class Database:
                 "Change the permissions, or choose another path."
             ) from error
 
-    def _translated(self, error: sqlite3.Error) -> M3Error:
+    def _translated(self, error: Exception) -> M3Error:
         # the lower byte is the kind, what is above it the detail
         kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         place = repr(str(self.path))
@@ -242,6 +252,16 @@ class Database:
             f"{place} was changed or is torn ({error}). Restore it from a backup, or index the "
             "documents again into another file."
         )
+
+
+def _address(path: Path) -> str:
+    """Return the URI of a file, to be read only where nothing else is possible."""
+    if not path.exists() or os.access(path, os.W_OK):
+        return path.as_uri()
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        # nobody can write there, and SQLite cannot make the files by which processes agree
+        return f"{path.as_uri()}?mode=ro&immutable=1"
+    return f"{path.as_uri()}?mode=ro"
 
 
 def _close(connection: sqlite3.Connection) -> None:
