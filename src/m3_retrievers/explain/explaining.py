@@ -199,7 +199,8 @@ def _disagreements(found: Mapping[str, float], hit: Hit) -> list[str]:
     """Return a note for each mode in which the hit's score is not what both texts give now."""
     return [
         f"The hit's {mode} score is {hit.scores[mode]:.4f}, and its text now gives {value:.4f}: "
-        "the query, the model or the index is not the one of the search."
+        "the query, the model or the index is not the one of the search"
+        f"{', or the index pools token vectors' if mode == 'colbert' else ''}."
         for mode, value in found.items()
         if mode in hit.scores
         and not math.isclose(value, hit.scores[mode], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
