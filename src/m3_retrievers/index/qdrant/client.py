@@ -6,22 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3_retrievers.index.qdrant.connection import Connection
-from m3_retrievers.index.qdrant.requests import (
-    Clause,
-    Every,
-    Found,
-    HasId,
-    Layout,
-    Match,
-    Nearest,
-    Never,
-    Point,
-    Some,
-    Terms,
-    Vector,
-    WeightedSum,
+from m3_retrievers.index.qdrant.client_shapes import (
+    condition,
+    found,
+    point_of,
+    request,
+    vectors_config,
 )
+from m3_retrievers.index.qdrant.connection import Connection
+from m3_retrievers.index.qdrant.requests import Clause, Found, Layout, Nearest, Point, WeightedSum
 
 _NOTE = "m3_retrievers"
 
@@ -33,29 +26,39 @@ class ClientEngine:
 
     def __init__(self, connection: Connection, collection: str) -> None:
         self._connection, self._name = connection, collection
+        # keeps the note for as long as the first add has not said how wide the vectors are
+        self._waiting = f"{collection}.note"
         self.place = f"{connection.place}/{collection}"
 
     # The collection
 
     def read_note(self) -> dict[str, Any]:
         """Return the JSON kept in the collection's metadata; {} where there is none."""
-        if not self._connection.call("collection_exists", self._name):
-            return {}
-        found = self._connection.call("get_collection", self._name)
-        kept = (found.config.metadata or {}).get(_NOTE)
-        note: dict[str, Any] = {"foreign": True} if kept is None else json.loads(kept)
-        return note
+        for name in (self._name, self._waiting):
+            if self._connection.call("collection_exists", name):
+                answer = self._connection.call("get_collection", name, passing=404)
+                kept = answer and (answer.config.metadata or {}).get(_NOTE)
+                note: dict[str, Any] = json.loads(kept) if kept else {"foreign": True}
+                return note
+        return {}
 
     def write_note(self, note: Mapping[str, Any]) -> None:
         """Keep JSON in the collection's metadata."""
         # as one text: metadata is merged key by key, a text gives way whole
         metadata = {_NOTE: json.dumps(note)}
-        self._connection.call("update_collection", self._name, metadata=metadata)
+        call = self._connection.call
+        if call("collection_exists", self._name):
+            call("update_collection", self._name, metadata=metadata)
+        elif call("collection_exists", self._waiting):
+            call("update_collection", self._waiting, metadata=metadata)
+        else:
+            call("create_collection", self._waiting, vectors_config={}, metadata=metadata)
 
     def create(self, layout: Layout, note: Mapping[str, Any]) -> None:
         """Make the collection, and its indices over ``facts`` and ``n``."""
-        vectors, sparse = _vectors_config(layout)
-        self._connection.call(
+        vectors, sparse = vectors_config(layout)
+        call = self._connection.call
+        call(
             "create_collection",
             self._name,
             vectors_config=vectors,
@@ -65,7 +68,8 @@ class ClientEngine:
         )
         if self._connection.indexes:
             for field, schema in (("n", "integer"), ("facts", "keyword")):
-                self._connection.call("create_payload_index", self._name, field, schema, wait=True)
+                call("create_payload_index", self._name, field, schema, wait=True)
+        call("delete_collection", self._waiting)
 
     def optimize(self) -> None:
         """Do nothing: a server merges and indexes by itself."""
@@ -86,21 +90,14 @@ class ClientEngine:
         from qdrant_client import models
 
         mode = models.UpdateMode.INSERT_ONLY if only_new else models.UpdateMode.UPSERT
-        made = [
-            models.PointStruct(
-                id=point.id,
-                vector={name: _vector(value) for name, value in point.vectors.items()},
-                payload=dict(point.payload),
-            )
-            for point in points
-        ]
+        made = list(map(point_of, points))
         self._connection.call("upsert", self._name, points=made, update_mode=mode, wait=True)
 
     def delete(self, clause: Clause) -> None:
         """Remove the points under a condition; waits until it is done."""
         from qdrant_client import models
 
-        selector = models.FilterSelector(filter=_filter(clause))
+        selector = models.FilterSelector(filter=condition(clause))
         self._connection.call("delete", self._name, points_selector=selector, wait=True)
 
     def retrieve(
@@ -115,7 +112,7 @@ class ClientEngine:
             with_vectors=list(vectors) or False,
             passing=404,
         )
-        return {str(record.id): _found(record) for record in records or ()}
+        return {str(record.id): found(record) for record in records or ()}
 
     def scroll(
         self, clause: Clause, *, limit: int, payload: tuple[str, ...], newest: bool = False
@@ -128,135 +125,21 @@ class ClientEngine:
         answer = self._connection.call(
             "scroll",
             self._name,
-            scroll_filter=_filter(clause),
+            scroll_filter=condition(clause),
             limit=limit,
             order_by=models.OrderBy(key="n", direction=direction),
             with_payload=list(payload),
             with_vectors=False,
             passing=404,
         )
-        return [_found(record) for record in answer[0]] if answer else []
+        return [found(record) for record in answer[0]] if answer else []
 
     def query(self, searches: Sequence[Nearest | WeightedSum]) -> list[list[Found]]:
         """Return what each search finds, all of them in one request."""
-        requests = [_request(search, params=self._connection.indexes) for search in searches]
+        requests = [request(search, params=self._connection.indexes) for search in searches]
         answers = self._connection.call(
             "query_batch_points", self._name, requests=requests, passing=404
         )
         if answers is None:
             return [[] for _ in searches]
-        return [[_found(point) for point in answer.points] for answer in answers]
-
-
-def _found(point: Any) -> Found:
-    vectors = point.vector if isinstance(point.vector, dict) else {}
-    return Found(
-        id=str(point.id),
-        payload=point.payload or {},
-        vectors={name: _read(vector) for name, vector in vectors.items()},
-        score=float(getattr(point, "score", 0.0)),
-    )
-
-
-def _read(vector: Any) -> Vector:
-    if hasattr(vector, "indices"):
-        return Terms(list(vector.indices), list(vector.values))
-    return vector  # type: ignore[no-any-return]
-
-
-def _vector(vector: Vector) -> Any:
-    from qdrant_client import models
-
-    if isinstance(vector, Terms):
-        return models.SparseVector(indices=vector.indices, values=vector.values)
-    return vector
-
-
-def _request(search: Nearest | WeightedSum, *, params: bool) -> Any:
-    from qdrant_client import models
-
-    if isinstance(search, Nearest):
-        payload = True if search.payload is None else list(search.payload) or False
-        fields = _fields(search, params=params)
-        return models.QueryRequest(**fields, with_payload=payload)
-    parts: list[Any] = [
-        models.MultExpression(mult=[weight, f"$score[{at}]"])
-        for at, weight in enumerate(search.weights)
-    ]
-    missing = {f"$score[{at}]": 0.0 for at in range(len(parts))}
-    return models.QueryRequest(
-        prefetch=[models.Prefetch(**_fields(leg, params=params)) for leg in search.legs],
-        query=models.FormulaQuery(formula=models.SumExpression(sum=parts), defaults=missing),
-        limit=search.limit,
-        with_payload=True,
-    )
-
-
-def _fields(search: Nearest, *, params: bool) -> dict[str, Any]:
-    """Return what a request and a prefetch of it have in common."""
-    from qdrant_client import models
-
-    ignore = models.QuantizationSearchParams(ignore=True) if search.original else None
-    return {
-        "query": _vector(search.vector),
-        "using": search.using,
-        "limit": search.limit,
-        "filter": _filter(search.filter),
-        "prefetch": [models.Prefetch(**_fields(one, params=params)) for one in search.among]
-        or None,
-        "params": models.SearchParams(exact=search.exact, quantization=ignore) if params else None,
-    }
-
-
-def _filter(clause: Clause) -> Any:
-    from qdrant_client import models
-
-    if isinstance(clause, Every):
-        return models.Filter(must=[_filter(part) for part in clause.parts])
-    if isinstance(clause, Some):
-        return models.Filter(should=[_filter(part) for part in clause.parts])
-    if isinstance(clause, Never):
-        return models.Filter(must_not=[_filter(clause.part)])
-    if isinstance(clause, HasId):
-        return models.Filter(must=[models.HasIdCondition(has_id=sorted(clause.points))])
-    if isinstance(clause, Match):
-        match = models.MatchAny(any=list(clause.values))
-        return models.Filter(must=[models.FieldCondition(key=clause.key, match=match)])
-    bounds = models.Range(gt=clause.gt, gte=clause.gte, lt=clause.lt, lte=clause.lte)
-    return models.Filter(must=[models.FieldCondition(key=clause.key, range=bounds)])
-
-
-def _vectors_config(layout: Layout) -> tuple[dict[str, Any], dict[str, Any]]:
-    from qdrant_client import models
-
-    quantized = {
-        None: None,
-        "scalar": models.ScalarQuantization(
-            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
-        ),
-        "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig()),
-    }
-    storage, vectors, sparse = layout.storage, {}, {}
-    if "dense" in layout.widths:
-        vectors["dense"] = models.VectorParams(
-            size=layout.widths["dense"],
-            distance=models.Distance.DOT,
-            datatype=models.Datatype(storage.dense),
-            quantization_config=quantized[storage.quantization],
-        )
-    if "colbert" in layout.widths:
-        vectors["colbert"] = models.VectorParams(
-            size=layout.widths["colbert"],
-            distance=models.Distance.DOT,
-            multivector_config=models.MultiVectorConfig(
-                comparator=models.MultiVectorComparator.MAX_SIM
-            ),
-            datatype=models.Datatype(storage.colbert),
-            hnsw_config=models.HnswConfigDiff(m=0),  # no graph: it only scores
-            on_disk=True,  # some 100 times the size of the dense vectors
-        )
-    if "sparse" in layout.widths:
-        sparse["sparse"] = models.SparseVectorParams()
-    if layout.bm25:
-        sparse["bm25"] = models.SparseVectorParams(modifier=models.Modifier.IDF)
-    return vectors, sparse
+        return [[found(point) for point in answer.points] for answer in answers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection as Members
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Any
@@ -51,8 +51,6 @@ class QdrantCollection:
     def __init__(self, engine: Engine, agreement: Agreement) -> None:
         self.engine = engine
         self._agreement, self._numbers = agreement, InsertionNumbers()
-        # what bind() wants kept, for as long as there is no collection to keep it
-        self._waiting: dict[str, Any] = {}
         self._newest: int | None = None
         self._making = Lock()
         self.agreement()
@@ -75,14 +73,7 @@ class QdrantCollection:
             )
         if "widths" in note:
             self._agreement = self._agreement.joined(note, self.engine.place)
-        return note or self._waiting
-
-    def write_note(self, note: Mapping[str, Any]) -> None:
-        """Keep a note: now, or, where there is no collection yet, when it is made."""
-        if self.agreement().widths:
-            self.engine.write_note(note)
-        else:
-            self._waiting = dict(note)
+        return note
 
     def _made(self, representations: Representations, texts: Sequence[str]) -> Agreement:
         """Return the agreement of a collection that is there from now on."""
@@ -90,7 +81,7 @@ class QdrantCollection:
         if not agreement.widths:
             widths = widths_of(representations, agreement.stored)
             started = agreement.started(widths, texts)
-            self.engine.create(started.layout, {**self._waiting, **started.note()})
+            self.engine.create(started.layout, {**self.note(), **started.note()})
             agreement = self.agreement()  # another process may have been first
             check_representations(
                 representations, stored=agreement.stored, count=len(texts), held=agreement.widths

@@ -58,6 +58,7 @@ class Connection:
 
         Raises IndexUnavailableError, which names the place, for whatever else fails.
         """
+        from grpc import RpcError
         from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -78,9 +79,10 @@ class Connection:
             source = error.source
             reason = f"{type(source).__name__} ({source!s:.200})"
             raise self._unavailable(method, reason, _remedy(None)) from error
-        except ValueError as error:
-            # the client's local mode, for a collection or an argument it does not have
-            if passing is not None and "not found" in str(error):
+        except (RpcError, ValueError, RuntimeError, AssertionError) as error:
+            # gRPC, of a caller's client; the local mode, for a collection that is not there or was
+            # closed; an answer that is no JSON, or lacks its result
+            if passing is not None and ("not found" in str(error) or "exists" in str(error)):
                 return None
             raise self._unavailable(method, str(error)[:200], _remedy(400)) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import IndexLockedError, IndexUnavailableError, SavedIndexError
 from m3_retrievers.index.files import disk_errors, sync
+from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.qdrant.edge_shapes import condition, config, found, point_of, request
 from m3_retrievers.index.qdrant.requests import (
     Clause,
@@ -42,8 +43,11 @@ class EdgeEngine:
             "qdrant-edge-py", module="qdrant_edge", extra="qdrant", purpose="QdrantIndex(folder)"
         )
         self._folder = folder / collection
+        # keeps the note for as long as there is no shard
+        self._waiting = folder / f"{collection}.json"
         self.place = str(self._folder)
         self._closed = False
+        self._opening = ForkSafeLock()  # the engine takes two threads for two processes
         self._shard: Any = None
         self._open()
 
@@ -55,35 +59,24 @@ class EdgeEngine:
             raise IndexUnavailableError(
                 f"The index in {self.place!r} was closed. Open it again: QdrantIndex(folder)."
             )
-        if self._shard is None and self._folder.exists():
-            with _Refusals(self.place):
-                self._shard = qe.EdgeShard.load(str(self._folder))
+        if self._shard is None:
+            with self._opening, _Refusals(self.place):
+                if self._shard is None and self._folder.exists():
+                    self._shard = qe.EdgeShard.load(str(self._folder))
         return self._shard
 
     # The collection
 
     def read_note(self) -> dict[str, Any]:
-        """Return the JSON kept beside the shard; {} where there is no shard."""
+        """Return the JSON kept beside the points; {} where there is none."""
         if self._open() is None:
-            return {}
+            return _read(self._waiting) if self._waiting.exists() else {}
         path = self._folder / _NOTE
-        if not path.exists():
-            return {"foreign": True}
-        with disk_errors("loading", self._folder):
-            text = path.read_text("utf-8")
-        try:
-            note: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            raise SavedIndexError(
-                f"{str(path)!r} expects the JSON that QdrantIndex wrote, got {text!r:.60}. "
-                "Restore it from a backup, or index the documents again into another folder."
-            ) from error
-        return note
+        return _read(path) if path.exists() else {"foreign": True}
 
     def write_note(self, note: Mapping[str, Any]) -> None:
-        """Keep JSON beside the shard, whole or not at all."""
-        self._open()
-        _write_note(self._folder, note)
+        """Keep JSON beside the points, whole or not at all."""
+        _write(self._waiting if self._open() is None else self._folder / _NOTE, note)
 
     def create(self, layout: Layout, note: Mapping[str, Any]) -> None:
         """Make the shard and its indices elsewhere, and move it into place when it is whole."""
@@ -101,12 +94,13 @@ class EdgeEngine:
                 shard.update(qe.UpdateOperation.create_field_index(field, schema))
             shard.flush()
             shard.close()
-        _write_note(fresh, note)
+        _write(fresh / _NOTE, note)
         try:
             fresh.rename(self._folder)
         except OSError:  # another process was faster; opening says what it holds
             shutil.rmtree(fresh)  # of a name that nobody else has
         else:
+            self._waiting.unlink(missing_ok=True)
             sync(self._folder.parent)
         self._open()
 
@@ -120,8 +114,9 @@ class EdgeEngine:
 
     def close(self) -> None:
         """Give the folder free."""
-        self._closed = True
-        shard, self._shard = self._shard, None
+        with self._opening:
+            self._closed = True
+            shard, self._shard = self._shard, None
         if shard is not None:
             with _Refusals(self.place):
                 shard.close()
@@ -203,14 +198,28 @@ class EdgeEngine:
         return [[found(point) for point in points] for points in answers]
 
 
-def _write_note(folder: Path, note: Mapping[str, Any]) -> None:
-    """Write the note into a folder, whole or not at all."""
-    fresh = folder / f"{_NOTE}.new"
-    with disk_errors("saving", folder):
+def _read(path: Path) -> dict[str, Any]:
+    with disk_errors("loading", path.parent):
+        text = path.read_text("utf-8")
+    try:
+        note: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise SavedIndexError(
+            f"{str(path)!r} expects the JSON that QdrantIndex wrote, got {text!r:.60}. "
+            "Restore it from a backup, or index the documents again into another folder."
+        ) from error
+    return note
+
+
+def _write(path: Path, note: Mapping[str, Any]) -> None:
+    """Write a note, whole or not at all."""
+    fresh = path.with_name(f"{path.name}.new")
+    with disk_errors("saving", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(json.dumps(note), "utf-8")
         sync(fresh)
-        fresh.replace(folder / _NOTE)
-        sync(folder)
+        fresh.replace(path)
+        sync(path.parent)
 
 
 class _Refusals:

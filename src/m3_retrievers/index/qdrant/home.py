@@ -130,7 +130,7 @@ class QdrantIndex(EngineIndex):
         return self._collection.note()
 
     def _write_note(self, note: Mapping[str, Any]) -> None:
-        self._collection.write_note(note)
+        self._engine.write_note(note)
 
     def where(self, filter: Filter | None) -> list[str]:
         """Return the ids of the records that the filter admits, in order of insertion."""
@@ -200,7 +200,7 @@ class QdrantIndex(EngineIndex):
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
-        self._check_mode(mode)
+        self._check_query(query, mode)
         wanted = check_ids(ids, name="score")
         if not wanted:
             return np.zeros(0, np.float32)
@@ -262,6 +262,8 @@ class QdrantIndex(EngineIndex):
         if plan.fusion is not None or not self.modes.issuperset(plan.modes):
             return super().search(query, plan, k=k, filter=filter, ids=ids, encode=encode)
         named = None if ids is None else check_ids(ids, name="search")
+        for mode in plan.modes:
+            self._check_query(query, mode)
         admitted = self._collection.admitted(filter, named)
         asked = {mode: self._asked(query, mode) for mode in plan.modes}
         depths = {leg: plan.recall.depth(leg) for leg in plan.legs}

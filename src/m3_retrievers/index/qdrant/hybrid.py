@@ -5,12 +5,16 @@ candidate comes back with every score, and ranks, ties and what each leg recalle
 server the batch carries one search more, the weighted sum as a formula over the same legs: its
 best k come with their records, and nothing is left to fetch. In this process, where a request costs
 nothing, the k records are read afterwards instead of scoring twice.
+
+The searches of a batch do not wait for writers. So each find brings its insertion number, which
+every write changes: where two of them differ, the whole is asked for again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +34,9 @@ from m3_retrievers.index.search import best_rows
 from m3_retrievers.types.hits import Hit, Hits, Ranking, SearchResult
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import Mode, Plan
+
+# how often a search starts again because another thread or process has just changed a find of it
+_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +63,18 @@ class HybridRequest:
         searches: list[Nearest | WeightedSum] = list(legs.values())
         if engine.remote and (formula := self._formula(legs, k)):
             searches.append(formula)
-        answers = engine.query(searches)
-        by_mode = dict(zip(legs, answers, strict=False))
-        records = answers[len(legs)] if len(answers) > len(legs) else []
-        candidates = _Candidates.of(by_mode, self.plan, self.asked)
-        hits = candidates.best(engine, self.plan, self.scales, k=k, records=records)
+        for _ in range(_TRIES):
+            answers = engine.query(searches)
+            by_mode = dict(zip(legs, answers, strict=False))
+            records = answers[len(legs)] if len(answers) > len(legs) else []
+            candidates = _Candidates.of(by_mode, self.plan, self.asked)
+            hits = candidates.best(engine, self.plan, self.scales, k=k, records=records)
+            if hits is not None:
+                break
         rankings: dict[str, Ranking] = {
             leg: candidates.ranking(leg, self.depths[leg]) for leg in self.plan.legs
         }
-        return SearchResult(Hits(hits), rankings)
+        return SearchResult(Hits(hits or []), rankings)
 
     def _legs(self) -> dict[Mode, Nearest]:
         """Return a search for each mode, over what the legs recall together."""
@@ -111,18 +121,22 @@ class HybridRequest:
 class _Candidates:
     """The union of the legs, in order of insertion, with all their scores.
 
-    scored: by mode, whether the engine gave the candidate a score in it.
+    scored: by mode, whether the engine gave the candidate a score in it. torn: whether some
+    document was replaced between two of the searches.
     """
 
     points: Sequence[Found]
     scores: Mapping[str, Floats]
     scored: Mapping[str, NDArray[np.bool_]]
+    torn: bool
 
     @classmethod
     def of(
         cls, answers: Mapping[Mode, list[Found]], plan: Plan, asked: Mapping[Mode, Asked]
     ) -> _Candidates:
         union = {point.id: point for points in answers.values() for point in points}
+        every = (point for points in answers.values() for point in points)
+        torn = any(_version(point) != _version(union[point.id]) for point in every)
         points = sorted(union.values(), key=insertion)
         row_of = {point.id: row for row, point in enumerate(points)}
         scores: dict[str, Floats] = {}
@@ -136,7 +150,7 @@ class _Candidates:
                 raw = np.array([point.score for point in found], np.float32)
                 scores[mode][rows] = raw / asked[mode].tokens
                 scored[mode][rows] = True
-        return cls(points, scores, scored)
+        return cls(points, scores, scored, torn)
 
     def best(
         self,
@@ -146,21 +160,26 @@ class _Candidates:
         *,
         k: int,
         records: Sequence[Found],
-    ) -> list[Hit]:
-        """Return the k best as hits. records: points whose payload has come already."""
+    ) -> list[Hit] | None:
+        """Return the k best as hits; None where a record is not the one that was scored.
+
+        records: points whose payload has come already.
+        """
         if not self.points:
             return []
         counted: dict[str, Floats] = {mode: self.scores[mode] for mode in plan.weighted}
         hybrid = scoring.hybrid(counted, plan.weights, scales=scales)
         shares = scoring.contributions(counted, plan.weights, scales)
         rows = best_rows(hybrid, self.scores, k)
+        best = [self.points[row] for row in rows]
         known = {point.id: point for point in records}
-        wanted = [self.points[row].id for row in rows]
-        if missing := [id for id in wanted if id not in known]:
+        if missing := [point.id for point in best if point.id not in known]:
             known |= engine.retrieve(missing, payload=RECORD_FIELDS)
-        there = np.array([id in known for id in wanted], bool)  # not what was removed meanwhile
-        kept = [record_of(known[id].payload) for id in wanted if id in known]
-        return scored_hits(kept, rows[there], {**self.scores, "hybrid": hybrid}, shares)
+        found = [known.get(point.id) for point in best]
+        if self.torn or any(map(_differs, best, found)):
+            return None
+        kept = [record_of(point.payload) for point in found if point]
+        return scored_hits(kept, rows, {**self.scores, "hybrid": hybrid}, shares)
 
     def ranking(self, leg: Mode, depth: int) -> Ranking:
         """Return what a leg recalled: of the union, its own best."""
@@ -168,6 +187,15 @@ class _Candidates:
         best = rows[np.argsort(-self.scores[leg][rows], kind="stable")][:depth]
         ids = tuple(id_of(self.points[row].payload) for row in best)
         return Ranking(ids, self.scores[leg][best])
+
+
+def _version(point: Found) -> Any:
+    """Return what a point's payload has of its own: each write gives it another number."""
+    return point.payload["n"]
+
+
+def _differs(point: Found, other: Found | None) -> bool:
+    return other is None or _version(point) != _version(other)
 
 
 def insertion(point: Found) -> tuple[int, str]:

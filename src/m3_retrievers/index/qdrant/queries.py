@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from m3_retrievers.checks import check_same_width
 from m3_retrievers.index.qdrant.agreed import Agreement
 from m3_retrievers.index.qdrant.points import terms_of
 from m3_retrievers.index.qdrant.requests import Vector
@@ -21,18 +20,11 @@ class Asked:
 
 
 def asked_of(query: Query, mode: Mode, agreement: Agreement) -> Asked | None:
-    """Return the query in one mode; None where it has no terms.
-
-    Raises MissingOutputError for a query that lacks the mode, InputError for one of another width.
-    """
+    """Return the query, which was checked, in one mode; None where it has no terms."""
     if mode == "bm25":
         terms = agreement.bm25.query(query.text) if agreement.bm25 else None
         return None if terms is None else Asked(terms)
     value = query.representations.require(mode)
-    width = value.dimension if mode == "colbert" else value.shape[1]
-    check_same_width(
-        {"colbert": "ColBERT"}.get(mode, mode), width, agreement.widths.get(mode, width)
-    )
     if mode == "dense":
         return Asked(value[0].tolist())
     if mode == "sparse":
@@ -40,4 +32,4 @@ def asked_of(query: Query, mode: Mode, agreement: Agreement) -> Asked | None:
         return None if weights is None else Asked(weights)
     # Qdrant's MaxSim is a sum over the query's tokens, the paper's a mean
     rows = value[0].tolist()
-    return Asked(rows or [[0.0] * width], max(1, len(rows)))
+    return Asked(rows or [[0.0] * value.dimension], max(1, len(rows)))

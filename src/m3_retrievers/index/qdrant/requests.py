@@ -149,11 +149,14 @@ class Engine(Protocol):
     remote: bool
 
     def read_note(self) -> dict[str, Any]:
-        """Return the JSON kept beside the points; {} where there is no collection."""
+        """Return the JSON kept beside the points; {} where there is none.
+
+        ``{"foreign": True}`` of a collection that something else has made.
+        """
         ...
 
     def write_note(self, note: Mapping[str, Any]) -> None:
-        """Keep JSON beside the points of a collection that is there."""
+        """Keep JSON beside the points, or, as long as there is no collection, in its place."""
         ...
 
     def create(self, layout: Layout, note: Mapping[str, Any]) -> None:
