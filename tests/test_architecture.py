@@ -79,6 +79,8 @@ MAY_LOAD = {
     "typer": {"cli"},
     "rich": {"cli", "display"},
     "rank_bm25": {"lexical"},
+    "qdrant_client": {"index"},
+    "qdrant_edge": {"index"},
     "Stemmer": {"lexical"},
     "transformers": {"encoder", "training"},
     "accelerate": {"training"},

@@ -15,7 +15,7 @@ qdrant_client = pytest.importorskip("qdrant_client")
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder in memory where there is one: hundreds of shards wait for the disk otherwise."""
+    """Give a folder in memory where there is one: hundreds of shards would wait for the disk."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         yield Path(name)
@@ -36,6 +36,7 @@ class TestEmbedded(IndexContract):
         return lambda: QdrantIndex(folder)
 
 
+@pytest.mark.slow
 class TestClient(IndexContract):
     """The client's local mode: the code path of a server, without one."""
 

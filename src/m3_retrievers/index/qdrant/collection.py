@@ -53,7 +53,6 @@ class QdrantCollection:
         self._agreement, self._numbers = agreement, InsertionNumbers()
         self._newest: int | None = None
         self._making = Lock()
-        self.agreement()
 
     # The note
 

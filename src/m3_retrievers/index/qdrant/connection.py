@@ -8,11 +8,13 @@ the server answered, or did not answer in time, is not.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import IndexUnavailableError, InputError
+from m3_retrievers.index.locking import ForkSafeLock
 
 _FIRST_PAUSE = 0.05
 _BUSY = (429, 502, 503)
@@ -29,6 +31,8 @@ class Connection:
         self._client, self._own, self._closed = client, own, False
         self.place = place
         self.indexes = _is_remote(client)
+        # the local mode reads its arrays while another thread grows them
+        self._turn = nullcontext() if self.indexes else ForkSafeLock()
 
     @classmethod
     def to(cls, url: str, *, api_key: str | None, timeout: float) -> Connection:
@@ -67,7 +71,8 @@ class Connection:
                 f"The index at {self.place!r} was closed. Open it again: QdrantIndex(url)."
             )
         try:
-            return getattr(self._client, method)(*arguments, **options)
+            with self._turn:
+                return getattr(self._client, method)(*arguments, **options)
         except UnexpectedResponse as error:
             if error.status_code == passing:
                 return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from m3_retrievers.checks import check_ids, check_k, check_known
+from m3_retrievers.errors import M3Error
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.engine import EngineIndex
 from m3_retrievers.index.qdrant.agreed import Agreement
@@ -92,7 +93,11 @@ class QdrantIndex(EngineIndex):
         self.place = self._engine.place
         self._collection = QdrantCollection(self._engine, asked)
         self._engine_modes = () if weighting is None else ("bm25",)
-        self.stored = self._collection.agreement().stored
+        try:
+            self._widths()
+        except M3Error:
+            self._engine.close()  # a refusal leaves no folder taken
+            raise
 
     # Records in and out
 
@@ -124,7 +129,9 @@ class QdrantIndex(EngineIndex):
         return representations_of([found[point] for point in points], outputs, self._widths())
 
     def _widths(self) -> Mapping[str, int]:
-        return self._collection.agreement().widths
+        agreement = self._collection.agreement()
+        self.stored = agreement.stored  # another process may have made the collection meanwhile
+        return agreement.widths
 
     def _read_note(self) -> dict[str, Any]:
         return self._collection.note()
