@@ -104,6 +104,12 @@ class EdgeEngine:
             sync(self._folder.parent)
         self._open()
 
+    def index_numbers(self, key: str) -> None:
+        """Index the numbers under a key of the payload."""
+        import qdrant_edge as qe
+
+        self._update(qe.UpdateOperation.create_field_index(key, qe.PayloadSchemaType.Float))
+
     def optimize(self) -> None:
         """Merge segments and build indices; returns when it is done."""
         shard = self._open()
