@@ -86,14 +86,12 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         ids(index.search(query, Plan(), k=10)) == ids(definition.search(index, query, Plan(), k=10))
         for query in rest[:50]
     )
-    result["dense_recall_at_100"] = dense_recall(folder, index, rest[:50], options)
+    result["dense_recall_at_100"] = dense_recall(folder, index, rest[:50])
     result["largest_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return result
 
 
-def dense_recall(
-    folder: Path, index: QdrantIndex, questions: list[Query], options: argparse.Namespace
-) -> float:
+def dense_recall(folder: Path, index: QdrantIndex, questions: list[Query]) -> float:
     """Return how many of the 100 nearest documents the index's dense leg recalls, on average."""
     found = [set(index.recall(query, "dense", k=100).ids) for query in questions]
     index.close()

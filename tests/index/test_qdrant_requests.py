@@ -132,6 +132,7 @@ def test_the_collection_is_made_as_asked(server):
     assert {one["field_name"]: one["field_schema"] for one in indexed} == {
         "n": "integer",
         "facts": "keyword",
+        "numbers.number": "float",
     }
     assert index.bind({"name": "m", "fingerprint": "f"}) == {"a": 1}
     assert [one.name for one in server.local.get_collections().collections] == ["m3_retrievers"]

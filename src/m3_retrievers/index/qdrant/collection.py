@@ -61,7 +61,7 @@ class QdrantCollection:
 
     def agreement(self) -> Agreement:
         """Return what the collection holds; what was asked for where there is none yet."""
-        if not self._agreement.widths:
+        if not self._agreement.made:
             self.note()
         return self._agreement
 
@@ -80,7 +80,7 @@ class QdrantCollection:
     def _made(self, representations: Representations, texts: Sequence[str]) -> Agreement:
         """Return the agreement of a collection that is there from now on."""
         agreement = self.agreement()
-        if not agreement.widths:
+        if not agreement.made:
             widths = widths_of(representations, agreement.stored)
             started = agreement.started(widths, texts)
             self.engine.create(started.layout, {**self.note(), **started.note()})

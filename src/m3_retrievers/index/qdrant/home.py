@@ -86,7 +86,6 @@ class QdrantIndex(EngineIndex):
             storage=storage,
             bm25=None if weighting is None else EngineBM25.of(weighting),
             average_length=checked_length(average_length, weighting),
-            widths={},
         )
         self._exact = exact
         self._engine = engine_at(location, collection, api_key=api_key, timeout=timeout)
