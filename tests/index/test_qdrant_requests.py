@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from m3_retrievers import BM25, HybridWeights, LocalIndex, QdrantIndex, Recall
+from m3_retrievers import BM25, HybridRetriever, HybridWeights, LocalIndex, QdrantIndex, Recall
 from m3_retrievers.scoring.fusion import ReciprocalRankFusion
 from m3_retrievers.testing.agreement import same_hits
 from m3_retrievers.testing.samples import COUNT, question, records, represent
@@ -144,6 +144,22 @@ def test_a_large_call_goes_in_several_requests(server, monkeypatch):
     index.add(records(COUNT), represent(COUNT))
     assert server.seen.count("PUT /points") > 5
     assert index.where(None) == [record.id for record in records(COUNT)]
+
+
+def test_a_retriever_asks_for_a_batch_s_ids_at_once(tiny_m3, server):
+    """Requests do not grow with the documents of a batch."""
+    index = QdrantIndex(server.client())
+    retriever = HybridRetriever(tiny_m3, index=index)
+    retriever.add(["one", "two"], ids=["a", "b"])
+    server.seen.clear()
+    retriever.add([f"text {at}" for at in range(30)], batch_size=30)
+    thirty = len(server.seen)
+    server.seen.clear()
+    retriever.add(["a text"])
+    assert len(server.seen) == thirty < 8
+    server.seen.clear()
+    retriever.score("text", index.where(None))
+    assert len(server.seen) < 15
 
 
 def test_an_add_that_another_writer_overtook_takes_its_own_back(server, monkeypatch):

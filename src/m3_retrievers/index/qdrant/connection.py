@@ -51,8 +51,20 @@ class Connection:
 
     @classmethod
     def by(cls, client: Any) -> Connection:
-        """Return a connection by the caller's client, which keeps its own time-out."""
-        options = getattr(client, "init_options", {})
+        """Return a connection by the caller's client, which keeps its own time-out.
+
+        Raises InputError for what is no QdrantClient.
+        """
+        require_package(
+            "qdrant-client", module="qdrant_client", extra="qdrant", purpose="QdrantIndex(client)"
+        )
+        from qdrant_client import QdrantClient
+
+        if not isinstance(client, QdrantClient):
+            raise InputError(
+                f"QdrantIndex expects a folder, a URL or a QdrantClient, got {client!r:.80}."
+            )
+        options = client.init_options
         named = options.get("url") or options.get("host") or options.get("path")
         place = shown_place(str(named or options.get("location") or "qdrant"))
         return cls(client, place=place, own=False)
@@ -148,7 +160,7 @@ def _remedy(status: int | None) -> str:
     if status in (401, 403):
         return "Pass the api_key= of this server."
     if status is not None and status < 500 and status not in (408, 429):
-        return "Is it a Qdrant server of version 1.17 or newer, and the collection whole?"
+        return "Is it a Qdrant server of version 1.19 or newer, and the collection whole?"
     return "Is it running and within reach? A longer timeout= waits for a slow one."
 
 

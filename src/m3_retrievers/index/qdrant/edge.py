@@ -25,8 +25,9 @@ from m3_retrievers.index.qdrant.requests import (
 )
 
 _NOTE = "m3_retrievers.json"
-# what the engine raises of its own is the bare class, with a text
-_ENGINE_ERROR = Exception
+# what the engine raises of its own: the bare class, with a text; or, where a file of it makes no
+# sense to it, what its language's bindings raise for a panic
+_ENGINE_ERRORS = ("builtins.Exception", "pyo3_runtime.PanicException")
 
 
 class EdgeEngine:
@@ -243,7 +244,7 @@ class _Refusals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not _ENGINE_ERROR:
+        if kind is None or f"{kind.__module__}.{kind.__name__}" not in _ENGINE_ERRORS:
             return
         reason = str(error)
         if "WouldBlock" in reason or "already contains segment data" in reason:
