@@ -53,7 +53,7 @@ def run(folder: Path, *, out: Path, model: str, options: Options, as_json: bool)
     changed = [record for record in found.passages if known.get(record.id) != record]
     gone = list(known.keys() - {record.id for record in found.passages})
     retriever.delete(gone)
-    done = _encode(retriever, changed, splitter)
+    done = _encode(retriever, encoder, changed, splitter)
     if done or gone:
         retriever.save(out)
     finished = done == len(changed)
@@ -126,9 +126,11 @@ def _read(folder: Path, splitter: Splitter) -> Folder:
     return found
 
 
-def _encode(retriever: HybridRetriever, records: Sequence[Record], splitter: Splitter) -> int:
+def _encode(
+    retriever: HybridRetriever, encoder: M3Encoder, records: Sequence[Record], splitter: Splitter
+) -> int:
     """Encode and store records, batch by batch; returns how many, less where Ctrl-C stopped it."""
-    encoder, done = retriever.encoder, 0
+    done = 0
     budget = choose_budget(encoder.settings.batch_tokens, encoder.device)
     bar = tqdm(total=len(records), desc="index", unit="passage")
     with bar, stop_requested() as stopped:
