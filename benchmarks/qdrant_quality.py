@@ -114,7 +114,7 @@ def stored(folder: Path, storage: QdrantStorage, records: Any, made: Any) -> Qdr
     shard.flush()
     print("indexed vectors:", shard.info().indexed_vectors_count, flush=True)
     shard.close()
-    return QdrantIndex(folder)
+    return QdrantIndex(folder, exact=False)
 
 
 def compared(found: Any, expected: Any) -> dict[str, float]:

@@ -6,6 +6,7 @@ could not read fails here too; and each is remembered, to be counted.
 
 import json
 import re
+import threading
 
 import httpx
 from qdrant_client import QdrantClient, models
@@ -16,6 +17,8 @@ class RestQdrant:
 
     def __init__(self):
         self.local = QdrantClient(":memory:")
+        self.gone = False
+        self._turn = threading.Lock()  # the local mode takes one call at a time
         self.seen = []
         self.bodies = []
         self.transport = httpx.MockTransport(self._answer)
@@ -26,6 +29,12 @@ class RestQdrant:
         )
 
     def _answer(self, request):
+        with self._turn:
+            return self._answered(request)
+
+    def _answered(self, request):
+        if self.gone:
+            raise httpx.ConnectError("connection refused")
         path = request.url.path
         self.seen.append(f"{request.method} {re.sub('/collections/[^/]+', '', path) or '/'}")
         self.bodies.append(request.content)

@@ -48,8 +48,8 @@ class QdrantIndex(EngineIndex):
     modes: what is stored, of ``"dense"``, ``"sparse"``, ``"colbert"``; None takes what the
         collection has, or all three. weighting: a ``BM25``, which adds the mode ``"bm25"``;
         average_length: the number of terms it takes for average, None for that of the first add.
-    storage: the precision of vectors. exact: whether the dense leg looks at every vector; False
-        lets Qdrant's graph find nearly the best of large collections.
+    storage: the precision of vectors. exact: whether the dense leg looks at every vector, or takes
+        what Qdrant's graph finds of a large collection; None is True in a folder, False elsewhere.
 
     The first add makes the collection. A hybrid search is one request; it is two where BM25 enters
     the sum or a leg recalls everything, and takes reading metadata before where Qdrant cannot
@@ -79,7 +79,7 @@ class QdrantIndex(EngineIndex):
         weighting: TermWeighting | None = None,
         average_length: float | None = None,
         storage: QdrantStorage | None = None,
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> None:
         asked = Agreement(
             outputs=checked_modes(modes, weighting),
@@ -87,8 +87,8 @@ class QdrantIndex(EngineIndex):
             bm25=None if weighting is None else EngineBM25.of(weighting),
             average_length=checked_length(average_length, weighting),
         )
-        self._exact = exact
         self._engine = engine_at(location, collection, api_key=api_key, timeout=timeout)
+        self._exact = not self._engine.remote if exact is None else exact
         self.place = self._engine.place
         self._collection = QdrantCollection(self._engine, asked)
         self._engine_modes = () if weighting is None else ("bm25",)
