@@ -22,6 +22,7 @@ def test_the_readme_has_its_examples():
         "In a LangChain chain": 5,
         "In a LlamaIndex query engine": 1,
         "How a search goes": 1,
+        "The whole hybrid inside Qdrant": 1,
         "What runs where, and what it weighs": 1,
     }
 
