@@ -1,6 +1,7 @@
 from .encoder.encoder import M3Encoder as M3Encoder
 from .encoder.heads import HeadSpec as HeadSpec
 from .index.local import LocalIndex as LocalIndex
+from .index.pgvector.index import PgVectorIndex as PgVectorIndex
 from .lexical.bm25 import BM25 as BM25
 from .retrieval.retriever import HybridRetriever as HybridRetriever
 from .scoring.fusion import ReciprocalRankFusion as ReciprocalRankFusion

@@ -19,6 +19,7 @@ from m3_retrievers.checks import check_ids, check_k, check_known, check_new
 from m3_retrievers.errors import DuplicateIdError, MissingOutputError
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
+from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.incoming import check_representations
 from m3_retrievers.index.manifest import check_model
@@ -232,6 +233,7 @@ class EngineIndex(ABC):
         if k is not None:
             check_k(k)
         self._check_mode(mode)
+        parse_filter(filter)  # refused also where no id is named
         named = None if ids is None else check_ids(ids, name="recall")
         if named is not None and not named:
             return Ranking((), np.zeros(0, np.float32))

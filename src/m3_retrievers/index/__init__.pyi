@@ -1,0 +1,2 @@
+from .local import LocalIndex as LocalIndex
+from .pgvector.index import PgVectorIndex as PgVectorIndex
