@@ -17,7 +17,8 @@ from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter
 from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import named_for_delete
-from m3_retrievers.index.engine import EngineIndex
+from m3_retrievers.index.engine import EngineIndex, output_of
+from m3_retrievers.index.incoming import check_query
 from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.pgvector.answers import ranking_of, result_of
 from m3_retrievers.index.pgvector.values import read
@@ -91,6 +92,7 @@ class PgVectorIndex(EngineIndex):
             approximate=approximate,
         )
         self._approximate = approximate
+        self._noted: Mapping[str, int] = {}
         self.stored = self._store.table.outputs
         self.place = f"{self._store.session.place}#{self._store.table.schema}.{table}"
 
@@ -143,7 +145,13 @@ class PgVectorIndex(EngineIndex):
         return self._store.vectors(ids, outputs)
 
     def _widths(self) -> Mapping[str, int]:
-        return self._store.widths()
+        if self._noted:
+            return self._noted
+        widths = self._store.widths()
+        # once committed they stay; what the caller's transaction shows may be rolled back
+        if self._store.session.commits:
+            self._noted = widths
+        return widths
 
     def _put(
         self, records: Sequence[Record], representations: Representations, *, replace: bool
@@ -180,7 +188,7 @@ class PgVectorIndex(EngineIndex):
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
-        self._check_mode(mode)
+        self._check_query(query, mode)
         wanted = check_ids(ids, name="score")
         if not wanted:
             return np.zeros(0, np.float32)
@@ -237,11 +245,8 @@ class PgVectorIndex(EngineIndex):
 
         for mode in modes:
             self._check_mode(mode)
-        if len(query.representations) > 1:
-            raise InputError(
-                f"A query expects the representations of one text, got "
-                f"{len(query.representations)}: pass one query a call."
-            )
+            # without a look at the table: what does not fit it, the server refuses
+            check_query(query, output_of(mode), held=self._noted)
         return Search(self._store.table, query, approximate=self._approximate)
 
     def _run(self, search: Search, statement: Any) -> list[tuple[Any, ...]]:

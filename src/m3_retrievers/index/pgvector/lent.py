@@ -19,6 +19,7 @@ class Lent:
     """The caller's connection and transaction; an error is undone up to where a call began."""
 
     timeout: float | None = None
+    commits = False
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -75,6 +75,8 @@ _INHERITED: list[_Pool] = []
 class Own:
     """Connections by a DSN, safe to share between threads; a forked process makes its own."""
 
+    commits = True
+
     def __init__(
         self, dsn: str, *, timeout: float, settings: Mapping[str, str] | None = None
     ) -> None:

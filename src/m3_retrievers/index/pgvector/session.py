@@ -25,6 +25,7 @@ class Session(Protocol):
 
     place: str
     timeout: float | None
+    commits: bool  # whether each call is committed, so that what was read stays
 
     def fetch(self, query: Statement, params: Mapping[str, Any]) -> list[Row]:
         """Return the rows that one statement, which changes nothing, gives."""
