@@ -103,9 +103,8 @@ class _Translation:
         return sql.SQL("metadata ? {}::text").format(self._param(written(field.name)))
 
     def empty(self, field: Field) -> sql.Composable:
-        return sql.SQL('coalesce({} = ANY (\'{{null,"\\"\\"",[]}}\'::jsonb[]), TRUE)').format(
-            self._value(field)
-        )
+        empties = sql.SQL("'null'::jsonb, '\"\"'::jsonb, '[]'::jsonb")
+        return sql.SQL("coalesce({} IN ({}), TRUE)").format(self._value(field), empties)
 
     def ordered(self, field: Field) -> sql.Composable:
         kind, compare = order_kind(field.operand), sql.SQL(_ORDER[field.operator])
