@@ -23,6 +23,7 @@ _SETTINGS = {
     "max_wal_size": "256MB",
     "autovacuum": "off",
     "jit": "off",
+    "log_line_prefix": "%a|",
 }
 
 
@@ -56,7 +57,9 @@ class Server:
     def start(self) -> None:
         options = " ".join(f"-c {name}='{value}'" for name, value in _SETTINGS.items())
         options += f" -k {self.folder}"
-        self._run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", options, "start"
+        )
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")

@@ -22,6 +22,10 @@ class Lent:
     commits = False
 
     def __init__(self, connection: Connection) -> None:
+        if connection.closed:
+            raise IndexUnavailableError(
+                "PgVectorIndex expects an open connection, got one that is closed."
+            )
         self._connection = connection
         self._lock = ForkSafeLock()
         self._closed = False

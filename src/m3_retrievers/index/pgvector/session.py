@@ -54,7 +54,8 @@ def execute(
 ) -> list[Row]:
     """Run one statement; return its rows, [] where it gives none."""
     with cursor(connection) as run:
-        run.execute(query, params)
+        # never kept by the server, whose plan would no longer see what is admitted
+        run.execute(query, params, prepare=False)
         return [] if run.description is None else run.fetchall()
 
 
