@@ -33,7 +33,9 @@ def counted(dsn, server, table):
         with log.open("rb") as file:
             file.seek(before)
             lines = file.read().decode()
-        return result, re.findall(rf"^{name}\|LOG:  (?:statement|execute .*?):\s+(\w+)", lines, re.M)
+        return result, re.findall(
+            rf"^{name}\|LOG:  (?:statement|execute .*?):\s+(\w+)", lines, re.M
+        )
 
     yield index, statements
     index.close()
