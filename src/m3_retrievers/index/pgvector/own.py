@@ -27,6 +27,10 @@ _AT_ONCE = 8
 # The server ends a statement that takes too long; should it be past that, we stop waiting.
 _GRACE = 0.5
 
+_SET = sql.SQL(
+    "SELECT set_config(name, value, false) "
+    "FROM unnest({}::text[], {}::text[]) AS settings (name, value)"
+).format(sql.Placeholder("names"), sql.Placeholder("values"))
 _UNDONE = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -168,9 +172,9 @@ class Own:
         )
         connection.seconds = (self.timeout or math.inf) + _GRACE
         try:
-            for name, value in self._settings.items():
-                query = sql.SQL("SELECT set_config({}, {}, false)")
-                execute(connection, query.format(sql.Literal(name), sql.Literal(value)))
+            execute(
+                connection, _SET, {"names": [*self._settings], "values": [*self._settings.values()]}
+            )
         except psycopg.Error:
             connection.close()
             raise
