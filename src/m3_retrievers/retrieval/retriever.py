@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -19,6 +18,7 @@ from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval import saving
+from m3_retrievers.retrieval.planned import Planned
 from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
 from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
@@ -35,7 +35,7 @@ from m3_retrievers.types.plan import (
 from m3_retrievers.types.representations import Output, Representations
 
 
-class HybridRetriever:
+class HybridRetriever(Planned):
     """Hybrid retrieval over an index, with no framework around it.
 
     encoder: makes the representations; an encoder, or the name of a model. index: None makes
@@ -87,45 +87,6 @@ class HybridRetriever:
             "fusion": self.fusion or "none: the hybrid score orders",
         }
         return markup.facts("HybridRetriever", facts)
-
-    # How it searches
-
-    @property
-    def plan(self) -> Plan:
-        """How searches go: legs, recall, weights and fusion."""
-        return self._plan
-
-    @property
-    def legs(self) -> tuple[Mode, ...]:
-        """The modes that recall candidates."""
-        return self._plan.legs
-
-    @property
-    def recall(self) -> Recall:
-        """The depth of each leg."""
-        return self._plan.recall
-
-    @recall.setter
-    def recall(self, recall: Recall) -> None:
-        self._replan(recall=recall)
-
-    @property
-    def weights(self) -> HybridWeights:
-        """The weights of the hybrid score; None sets the model's own."""
-        return self._plan.weights
-
-    @weights.setter
-    def weights(self, weights: HybridWeights | None) -> None:
-        self._replan(weights=weights)
-
-    @property
-    def fusion(self) -> Fusion | None:
-        """What joins the legs' rankings; None orders by the hybrid score."""
-        return self._plan.fusion
-
-    @fusion.setter
-    def fusion(self, fusion: Fusion | None) -> None:
-        self._replan(fusion=fusion)
 
     # Documents in and out
 
@@ -303,16 +264,6 @@ class HybridRetriever:
         )
 
     # Inside
-
-    def _replan(self, **changed: Any) -> None:
-        kept: dict[str, Any] = {
-            "recall": self.recall,
-            "weights": self.weights,
-            "fusion": self.fusion,
-        }
-        plan = plan_for(self.encoder, legs=self.legs, **{**kept, **changed})
-        check_index(self.index, plan)
-        self._plan = plan
 
     def _query_outputs(self) -> tuple[Output, ...]:
         return encoded_modes(self._plan.modes) or ("dense",)
