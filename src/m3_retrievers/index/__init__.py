@@ -1,4 +1,4 @@
-"""Stores that recall and score: the Index protocol and the local index."""
+"""Where records and their representations are kept, and found: the table of contents."""
 
 import lazy_loader
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 # Connections kept for threads that search at once; one more waits for one to come back.
 _AT_ONCE = 8
 # The server ends a statement that takes too long; should it be past that, we stop waiting.
-_GRACE = 0.5
+_GRACE, _WAKES = 0.5, 0.1
 
 _SET = sql.SQL(
     "SELECT set_config(name, value, false) "
@@ -39,8 +39,12 @@ class _Timed(psycopg.Connection[Any]):
 
     seconds: float = math.inf
 
-    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-        return super().wait(_bounded(gen, time.monotonic() + self.seconds), *args, **options)
+    def wait(
+        self, gen: Generator[Any, Any, Any], interval: float = _WAKES, timeout: float | None = None
+    ) -> Any:
+        # the first releases of 3.2 have no timeout=
+        until = time.monotonic() + min(self.seconds, timeout or math.inf)
+        return super().wait(_bounded(gen, until), interval)
 
 
 def _bounded(gen: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, LiteralString
 
@@ -53,11 +54,10 @@ def open_store(
             "PgVectorIndex expects a DSN such as 'postgresql://user@host/database' or a "
             f"psycopg.Connection, got a {type(target).__name__}."
         )
-    try:
+    with ExitStack() as undone:
+        undone.callback(session.close)
         made = open_table(session, table, schema=schema, modes=modes, colbert_dtype=colbert_dtype)
-    except BaseException:
-        session.close()
-        raise
+        undone.pop_all()
     return Store(session, made)
 
 
