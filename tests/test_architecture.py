@@ -20,7 +20,7 @@ ROWS = [
     ["encoder", "lexical", "index", "corpora"],
     ["retrieval"],
     ["explain", "training"],
-    ["evaluation", "frameworks", "display"],
+    ["evaluation", "frameworks", "display", "testing"],
     ["langchain", "llama_index"],
     ["cli"],
     ["__main__"],
@@ -86,6 +86,7 @@ MAY_LOAD = {
     "ir_measures": {"evaluation"},
     "matplotlib": {"display", "explain", "types"},
     "pandas": {"types", "explain", "evaluation"},
+    "pytest": {"testing"},
     "torch": {"scoring", "encoder", "training", "cli"},
 }
 

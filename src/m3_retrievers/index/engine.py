@@ -19,8 +19,9 @@ from m3_retrievers.checks import check_ids, check_k, check_known, check_new
 from m3_retrievers.errors import DuplicateIdError, MissingOutputError
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
+from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.incoming import check_representations
+from m3_retrievers.index.incoming import check_query, check_representations
 from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
@@ -89,7 +90,10 @@ class EngineIndex(ABC):
 
     @abstractmethod
     def _widths(self) -> Mapping[str, int]:
-        """Return the width of each output that is kept; {} before anything was added."""
+        """Return the width of each output that is kept; {} before anything was added.
+
+        Every query asks for it, so an engine remembers it.
+        """
 
     @abstractmethod
     def _read_note(self) -> dict[str, Any]:
@@ -231,7 +235,8 @@ class EngineIndex(ABC):
         """
         if k is not None:
             check_k(k)
-        self._check_mode(mode)
+        self._check_query(query, mode)
+        parse_filter(filter)  # refused here, whatever else would answer without a look at it
         named = None if ids is None else check_ids(ids, name="recall")
         if named is not None and not named:
             return Ranking((), np.zeros(0, np.float32))
@@ -239,8 +244,8 @@ class EngineIndex(ABC):
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
-        self._check_mode(mode)
-        if not ids:
+        self._check_query(query, mode)
+        if not check_ids(ids, name="score"):
             return np.zeros(0, np.float32)
         kept = self.vectors(ids, outputs=[_output(mode)])
         scores: Floats = scoring.by_mode(_output(mode), query.representations, kept)[0]
@@ -272,6 +277,12 @@ class EngineIndex(ABC):
     ) -> SearchResult:
         """Return the k best hits of the whole hybrid search; see ``index.search.search``."""
         return hybrid_search.search(self, query, plan, k=k, filter=filter, ids=ids, encode=encode)
+
+    def _check_query(self, query: Query, mode: Mode) -> None:
+        """Raise for a mode there is not, and for a query that does not fit it."""
+        self._check_mode(mode)
+        if mode != "bm25":
+            check_query(query, mode, held=self._widths())
 
     def _check_mode(self, mode: Mode) -> None:
         if mode not in self.modes:

@@ -1,12 +1,15 @@
-"""Representations on their way into an index: whether they fit the records and what is there."""
+"""Representations on their way to an index: whether they fit the records and what is there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.types.hits import Query
+from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Output, Representations
 
 
@@ -26,15 +29,15 @@ def check_representations(
     rows, another width than the one held, NaN or infinity.
     """
     widths = widths_of(representations, stored)
-    for name, width in widths.items():
+    for name in stored:
+        width = widths[name]
         if width != held.get(name, width):
             raise InputError(
                 f"This index holds {name} representations of width {held[name]}, got {width}. "
                 "Encode with the model and settings it was built with."
             )
         value = getattr(representations, name)
-        numbers = {"sparse": "data", "colbert": "vectors"}.get(name)
-        if not np.all(np.isfinite(getattr(value, numbers) if numbers else value)):
+        if not np.all(np.isfinite(_numbers(value, name))):
             raise InputError(
                 f"expected finite {name} representations, got NaN or infinity among them. "
                 "Check the model's weights and dtype."
@@ -45,6 +48,39 @@ def check_representations(
             f"{len(representations)}."
         )
     return widths
+
+
+def check_query(query: Query, output: Output, *, held: Mapping[str, int]) -> None:
+    """Raise unless a query can be asked in the mode of an output.
+
+    held: the widths of what is there, by output. Raises MissingOutputError for an output that
+    the query does not bring, InputError for several texts, another width, NaN or infinity.
+    """
+    asked = query.representations
+    value = asked.require(output)
+    if len(asked) != 1:
+        raise InputError(
+            f"A query expects the representations of one text, got {len(asked)}: pass one query a "
+            "call."
+        )
+    width = widths_of(asked, [output])[output]
+    if width != held.get(output, width):
+        raise InputError(
+            f"This index holds {output} representations of width {held[output]}, got a query of "
+            f"{width}. Encode with the model and the settings it was built with."
+        )
+    if not np.all(np.isfinite(_numbers(value, output))):
+        raise InputError(
+            f"A query expects finite {output} representations, got NaN or infinity among them. "
+            "Check the model's weights and dtype."
+        )
+
+
+def _numbers(value: Any, output: Output) -> Floats:
+    """Return all numbers of an output as one array."""
+    numbers = {"sparse": "data", "colbert": "vectors"}.get(output)
+    held: Floats = getattr(value, numbers) if numbers else value
+    return held
 
 
 def widths_of(representations: Representations, stored: Sequence[Output]) -> dict[str, int]:

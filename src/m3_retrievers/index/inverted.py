@@ -75,8 +75,13 @@ class InvertedIndex:
         return sp.csr_array(stacked[np.argsort(np.concatenate(order))])
 
     def append(self, rows: sp.csr_array) -> None:
-        """Add rows (n, v) of finite weights behind the others; raises InputError for NaN or inf."""
+        """Add rows (n, v) of finite weights behind the others, copied.
+
+        Raises InputError for NaN or infinity.
+        """
         matrix = _canonical(rows)
+        if np.may_share_memory(matrix.data, rows.data):
+            matrix = matrix.copy()  # the caller may change what it gave
         self._width = max(self._width, matrix.shape[1])
         if not matrix.shape[0]:
             return

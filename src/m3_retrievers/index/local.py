@@ -183,8 +183,9 @@ class LocalIndex:
         """
         if k is not None:
             check_k(k)
+        named = None if ids is None else check_ids(ids, name="recall")
         with self._lock:
-            return self._table.recall(query, mode, k=k, filter=filter, ids=ids)
+            return self._table.recall(query, mode, k=k, filter=filter, ids=named)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers import scoring
-from m3_retrievers.checks import check_known
+from m3_retrievers.checks import check_k, check_known
 from m3_retrievers.errors import MissingOutputError
 from m3_retrievers.index.base import Encode, Filter, Index
 from m3_retrievers.index.hits import fused_hits, scored_hits
@@ -41,8 +41,10 @@ def search(
     encode: makes representations of documents, for modes that the index does not keep. All
     that is read of the index belongs to one state of it, so that no score meets another text.
 
-    Raises MissingOutputError where a mode is neither kept nor to be encoded.
+    Raises MissingOutputError where a mode is neither kept nor to be encoded, InputError for k
+    below 1.
     """
+    check_k(k)
     with index.snapshot():
         rankings: dict[str, Ranking] = {
             leg: index.recall(query, leg, k=plan.recall.depth(leg), filter=filter, ids=ids)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.dense import DenseIndex
-from m3_retrievers.index.incoming import check_representations, widths_of
+from m3_retrievers.index.incoming import check_query, check_representations, widths_of
 from m3_retrievers.index.inverted import InvertedIndex
 from m3_retrievers.index.live import LiveRows
 from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
@@ -200,13 +200,10 @@ class Stores:
     # Checks
 
     def _check_query(self, query: Query, mode: Mode) -> None:
-        """Raise MissingOutputError for a mode there is not, InputError for several texts."""
+        """Raise for a mode there is not, and for a query that does not fit it."""
         self._check_mode(mode)
-        if mode in ALL_OUTPUTS and len(query.representations) > 1:
-            raise InputError(
-                f"A query expects the representations of one text, got "
-                f"{len(query.representations)}: pass one query a call."
-            )
+        if mode != "bm25":
+            check_query(query, mode, held=self._widths)
 
     def _check_mode(self, mode: Mode) -> None:
         if mode not in self.modes:

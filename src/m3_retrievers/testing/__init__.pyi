@@ -1,0 +1,1 @@
+from .index_contract import IndexContract as IndexContract
