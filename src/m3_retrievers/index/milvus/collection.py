@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from m3_retrievers.errors import IndexUnavailableError
 from m3_retrievers.index.milvus.connection import Connection, index_params, schema
+from m3_retrievers.index.milvus.rows import given
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class Collection:
     def best(
         self, field: str, vector: Any, *, k: int, expression: str
     ) -> list[tuple[float, int, str]]:
-        """Return score, place and key of the k best rows by inner product, and ties with the last.
+        """Return score, place and id of the k best rows by inner product, and ties with the last.
 
         Which of two equal scores Milvus returns is its own choice: all of them are asked for.
         """
@@ -124,12 +125,12 @@ class Collection:
                 anns_field=field,
                 limit=limit,
                 filter=expression,
-                output_fields=["place"],
+                output_fields=["place", "id"],
                 search_params=_EXACTLY.get(field, {}),
                 consistency_level="Strong",
             )
             hits = [
-                (float(hit["distance"]), int(hit["entity"]["place"]), str(hit["key"]))
+                (float(hit["distance"]), int(hit["entity"]["place"]), given(hit["entity"]["id"]))
                 for hit in found
             ]
             cut = len(hits) == limit and limit < MOST_HITS and hits[k - 1][0] == hits[-1][0]

@@ -27,7 +27,7 @@ from m3_retrievers.index.conditions import (
 EVERYTHING = "place >= 0"
 _NOTHING = "place < 0"
 # Bytes of a string by which it is ordered: exact for every bound that is shorter.
-_ORDERED_BYTES = 256
+_ORDERED_BYTES = 64
 # An expression with more alternatives than this is slower than asking the documents here.
 _MOST_OPTIONS = 200
 # Exponents of floats begin at -1,074; integers of 4,300 digits end at 14,285.
@@ -197,7 +197,7 @@ def _equality(name: str, value: Any) -> str | None:
 def _digest(*parts: Any) -> str:
     # not as ASCII: it would not tell two halves of a surrogate pair from the character
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def _canonical(value: Any) -> Any:

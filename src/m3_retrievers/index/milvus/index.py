@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m3_retrievers.checks import check_k
+from m3_retrievers.checks import check_ids, check_k, check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.engine import EngineIndex
@@ -19,21 +19,18 @@ from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.index.incoming import widths_of
 from m3_retrievers.index.milvus.collection import Collection
 from m3_retrievers.index.milvus.connection import Connection
+from m3_retrievers.index.milvus.documents import RECORD, Documents
 from m3_retrievers.index.milvus.facts import translate
 from m3_retrievers.index.milvus.layout import Colbert, Layout, Row, asked_layout
-from m3_retrievers.index.milvus.parts import Parts, parts_of
-from m3_retrievers.index.milvus.ranking import Admitted, Ranker, sums_of_best
-from m3_retrievers.index.milvus.rows import given, key_of, metadata_of, record_of, row_of
+from m3_retrievers.index.milvus.parts import Parts
+from m3_retrievers.index.milvus.ranking import Admitted, rank, sums_of_best
+from m3_retrievers.index.milvus.rows import given, key_of, metadata_of, record_of
 from m3_retrievers.types.hits import Query, Ranking, Record
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Output, Representations
 
-_RECORD = ("id", "text", "metadata")
-_ALWAYS = ("key", "place", "parts")
 _SETTINGS, _NOTE = "settings", "note"
-# Between a row and its parts another process may replace the document; then both are read anew.
-_READS = 3
 
 
 class MilvusIndex(EngineIndex):
@@ -68,10 +65,10 @@ class MilvusIndex(EngineIndex):
     ) -> None:
         asked = asked_layout(modes, colbert)
         self._connection = Connection(uri, token=token, timeout=timeout)
+        self._writing = _writing(uri, collection)
         self.place = f"{self._connection.place}#{collection}"
-        self._documents = Collection(self._connection, collection)
+        self._collection = Collection(self._connection, collection)
         self._parts = Parts(self._connection, f"{collection}_parts")
-        self._writing = threading.Lock()
         self._last_place = 0
         self._reading = _Reading()
         self._take(asked)
@@ -84,20 +81,20 @@ class MilvusIndex(EngineIndex):
     # Records in and out
 
     def __len__(self) -> int:
-        return self._documents.count()
+        return self._collection.count()
 
     def where(self, filter: Filter | None) -> list[str]:
         """Return the ids of the records that the filter admits, in order of insertion."""
         translated = translate(filter)
         admits = compile_filter(filter)
-        fields = ["key", "place", "id", *([] if translated.exact else ["metadata"])]
-        found = [
-            (row["place"], row["key"], given(row["id"]))
-            for rows in self._documents.pages(translated.expression, fields)
-            for row in rows
+        wanted = ["id"] if translated.exact else ["id", "metadata"]
+        rows = (
+            row
+            for page in self._documents().pages(translated.expression, wanted)
+            for row in page
             if translated.exact or admits(metadata_of(row))
-        ]
-        return [id for _, _, id in sorted(found)]
+        )
+        return [given(row["id"]) for row in sorted(rows, key=_order)]
 
     def pages(self, *, filter: Filter | None = None, size: int = 1000) -> Iterator[list[Record]]:
         """Yield the records that the filter admits, ``size`` at a time, in order of insertion."""
@@ -107,54 +104,30 @@ class MilvusIndex(EngineIndex):
 
     def _known(self, ids: Sequence[str]) -> list[str]:
         rows = self._rows(ids, ["id"])
-        return [id for id, _ in sorted(rows.items(), key=lambda one: _order(one[1]))]
+        return [id for id, row in sorted(rows.items(), key=lambda one: _order(one[1]))]
 
     def _get(self, ids: Sequence[str]) -> dict[str, Record]:
-        return {id: record_of(row) for id, row in self._rows(ids, _RECORD).items()}
+        return {id: record_of(row) for id, row in self._rows(ids, RECORD).items()}
 
     def _vectors(self, ids: Sequence[str], outputs: Sequence[Output]) -> Representations:
-        rows = self._rows(ids, self._layout.vector_fields(outputs), parts="colbert" in outputs)
+        rows = self._rows(ids, outputs)
         return self._layout.representations([rows[id] for id in ids], outputs)
 
     def _put(
-        self,
-        records: Sequence[Record],
-        representations: Representations,
-        *,
-        replace: bool,  # noqa: ARG002 - Milvus has no insert that refuses a known key
+        self, records: Sequence[Record], representations: Representations, *, replace: bool
     ) -> None:
-        places = self._new_places(len(records))
-        rows = [row_of(record, place) for record, place in zip(records, places, strict=True)]
-        self._make(representations)
-        layout = self._layout
-        row_bytes = layout.row_bytes(representations)
-        blobs = layout.blobs(representations)
-        for row, fields, blob in zip(rows, layout.rows(representations), blobs, strict=True):
-            row |= {**fields, "parts": parts_of(blob)}
-        before = self._owned([record.id for record in records])
-        # parts are of one version of a document: whoever reads its row finds its own, or none
-        if layout.parts:
-            self._parts.put(dict(zip(map(_owner, rows), blobs, strict=True)))
-        self._documents.write(rows, row_bytes=row_bytes)
-        self._parts.remove(before)
+        with self._writing:
+            if not replace:  # asked before, but another thread may have added since
+                check_new([one.id for one in records], set(self._known([r.id for r in records])))
+            self._make(representations)
+            first = max(self._last_place + 1, time.time_ns())
+            self._last_place = first + len(records)
+            places = range(first, self._last_place)
+            self._documents().write(records, places, representations)
 
     def _remove(self, ids: Sequence[str]) -> None:
-        before = self._owned(ids)
-        self._documents.remove([key_of(id) for id in ids])
-        self._parts.remove(before)
-
-    def _owned(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return the owners of parts of these documents, and how many each has."""
-        if not self._layout.parts:
-            return {}
-        pages = self._documents.named([key_of(id) for id in ids], _ALWAYS)
-        return {_owner(row): row["parts"] for page in pages for row in page}
-
-    def _new_places(self, count: int) -> range:
         with self._writing:
-            first = max(self._last_place + 1, time.time_ns())
-            self._last_place = first + count - 1
-        return range(first, first + count)
+            self._documents().remove(ids)
 
     # Reading
 
@@ -171,39 +144,19 @@ class MilvusIndex(EngineIndex):
         finally:
             self._reading.rows = outer
 
-    def _rows(
-        self, ids: Sequence[str], fields: Sequence[str], *, parts: bool = False
-    ) -> dict[str, Row]:
+    def _rows(self, ids: Sequence[str], wanted: Sequence[str]) -> dict[str, Row]:
         """Return the rows of those ids that are there; in a snapshot whole ones, read once."""
-        held = self._reading.rows
+        documents, held = self._documents(), self._reading.rows
         if held is None:
-            return self._read(ids, fields, parts=parts and self._layout.parts)
-        whole = (*_RECORD, *self._layout.vector_fields(self.stored))
-        new = [id for id in ids if id not in held]
-        held |= self._read(new, whole, parts=self._layout.parts)
-        return {id: held[id] for id in ids if id in held}
+            held = documents.named([key_of(id) for id in ids], wanted)
+        else:
+            new = [key for key in map(key_of, ids) if key not in held]
+            held |= documents.named(new, (*RECORD, *self.stored)) if new else {}
+        return {id: held[key] for id, key in zip(ids, map(key_of, ids), strict=True) if key in held}
 
-    def _read(self, ids: Sequence[str], fields: Sequence[str], *, parts: bool) -> dict[str, Row]:
-        found: dict[str, Row] = {}
-        waiting = {key_of(id): id for id in ids}
-        for _ in range(_READS if waiting else 0):
-            pages = self._documents.named(list(waiting), list(dict.fromkeys([*_ALWAYS, *fields])))
-            rows = {row["key"]: row for page in pages for row in page}
-            if parts:
-                rows = self._with_vectors(rows)
-            found |= {waiting.pop(key): row for key, row in rows.items()}
-            if not parts or not waiting:
-                break
-        return {id: found[id] for id in ids if id in found}
-
-    def _with_vectors(self, rows: Mapping[str, Row]) -> dict[str, Row]:
-        """Return the rows whose parts are there, with what the parts hold."""
-        blobs = self._parts.get({_owner(row): row["parts"] for row in rows.values()})
-        return {
-            key: {**row, "vectors": blobs[_owner(row)]}
-            for key, row in rows.items()
-            if _owner(row) in blobs
-        }
+    def _documents(self) -> Documents:
+        self._exists()
+        return Documents(self._collection, self._parts, self._layout)
 
     # Recall and scores
 
@@ -216,18 +169,18 @@ class MilvusIndex(EngineIndex):
         filter: Filter | None,
         ids: Sequence[str] | None,
     ) -> Ranking:
+        documents = self._documents()
         if not self._exists():
-            translate(filter)  # which says what is wrong with it
             return Ranking((), np.zeros(0, np.float32))
-        ranker = Ranker(self._documents, self._layout, self._with_vectors)
-        admitted = Admitted.by(self._documents, filter, ids)
         [output] = [name for name in self.stored if name == mode]
-        return ranker.rank(query, output, k, admitted)
+        admitted = Admitted.by(documents, filter, ids)
+        return rank(documents, query, output, k=k, admitted=admitted)
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
         if mode == "colbert" and self._layout.arrays and ids:
-            sums = sums_of_best(self._documents, query, ids)
+            self._check_query(query, mode)
+            sums = sums_of_best(self._documents(), query, check_ids(ids, name="score"))
             if sums is not None:
                 return sums
         return super().score(query, mode, ids)
@@ -276,7 +229,7 @@ class MilvusIndex(EngineIndex):
         """Return whether documents were ever added, here or by another process."""
         if not self._layout.widths and (saved := self._parts.read_record(_SETTINGS)):
             self._take(Layout.from_record(saved, place=self.place))
-        return bool(self._layout.widths) and self._documents.exists()
+        return bool(self._layout.widths) and self._collection.exists()
 
     def _make(self, representations: Representations) -> None:
         """Make the collections where they are not there, for vectors of these widths."""
@@ -286,7 +239,7 @@ class MilvusIndex(EngineIndex):
             self._take(replace(self._layout, widths=widths_of(representations, self.stored)))
             self._parts.write_record(_SETTINGS, self._layout.to_record())
         layout = self._layout
-        self._documents.make(layout.fields(), layout.indexes(), vectors=layout.vectors())
+        self._collection.make(layout.fields(), layout.indexes(), vectors=layout.vectors())
 
 
 class _Reading(threading.local):
@@ -295,9 +248,13 @@ class _Reading(threading.local):
     rows: dict[str, Row] | None = None
 
 
-def _owner(row: Row) -> str:
-    return f"{row['key']}-{row['place']}"
-
-
 def _order(row: Row) -> tuple[int, str]:
     return row["place"], row["key"]
+
+
+def _writing(uri: str, collection: str) -> threading.RLock:
+    """Return the lock of all indexes of this process over one collection."""
+    return _LOCKS.setdefault((uri, collection), threading.RLock())
+
+
+_LOCKS: dict[tuple[str, str], threading.RLock] = {}

@@ -93,7 +93,8 @@ class Layout:
             {"field_name": "place", "datatype": "INT64"},  # in order of insertion
             *(text_field(name) for name in ("id", "text", "metadata", "facts")),
             {"field_name": "orders", "datatype": "JSON"},
-            {"field_name": "parts", "datatype": "INT64"},
+            {"field_name": "parts", "datatype": "INT64"},  # rows of the other collection
+            {"field_name": "long", "datatype": "INT64"},  # bytes of them that are text and metadata
         ]
         if "dense" in self.stored:
             dense = {"field_name": "dense", "datatype": "FLOAT_VECTOR", "dim": self.widths["dense"]}
@@ -115,10 +116,6 @@ class Layout:
         return [*made, {"field_name": "colbert[v]", **_GRAPH}] if self.arrays else made
 
     # Representations
-
-    def vector_fields(self, outputs: Sequence[Output]) -> list[str]:
-        """Return the fields that hold these outputs."""
-        return [name for name in outputs if name != "colbert" or self.arrays]
 
     def row_bytes(self, representations: Representations) -> int:
         """Return how many bytes the largest row has on its way, about."""
@@ -157,14 +154,18 @@ class Layout:
         return [vectors.astype("<f2").tobytes() for vectors in colbert]
 
     def representations(self, rows: Sequence[Row], outputs: Sequence[Output]) -> Representations:
-        """Return what is kept of rows that were read; ``vectors`` of a row are its blob."""
+        """Return what is kept of rows that were read, whole."""
         made: dict[str, Any] = {}
         if "dense" in outputs:
-            made["dense"] = dense_matrix([row["dense"] for row in rows], self.widths["dense"])
+            made["dense"] = dense_matrix(
+                [row["dense"] for row in rows], self.widths.get("dense", 0)
+            )
         if "sparse" in outputs:
-            made["sparse"] = sparse_matrix([row["sparse"] for row in rows], self.widths["sparse"])
+            made["sparse"] = sparse_matrix(
+                [row["sparse"] for row in rows], self.widths.get("sparse", 0)
+            )
         if "colbert" in outputs:
-            width = self.widths["colbert"]
+            width = self.widths.get("colbert", 0)
             each = [self._vectors(row).reshape(-1, width) for row in rows]
             none = np.zeros((0, width), np.float16)
             offsets = offsets_of([len(vectors) for vectors in each])
@@ -174,7 +175,7 @@ class Layout:
     def _vectors(self, row: Row) -> np.ndarray[Any, Any]:
         if self.arrays:
             return np.asarray([one["v"] for one in row["colbert"]], np.float32)
-        return np.frombuffer(row["vectors"], "<f2")
+        return np.frombuffer(row["blob"], "<f2", offset=row["long"])
 
 
 def asked_layout(modes: Sequence[Output] | None, colbert: Colbert | None) -> Layout:

@@ -27,6 +27,7 @@ MOST_BYTES = 65_535
 _STAND_IN = 2**32 - 2
 # A text that protobuf cannot carry (it holds half of a surrogate pair) is kept in base64.
 _ENCODED = "\x1abase64:"
+_TO_FIND_BY = {"id": "its id", "facts": "metadata's values", "orders": "metadata's values"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -35,9 +36,13 @@ def key_of(id: str) -> str:
     return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-def row_of(record: Record, place: int) -> dict[str, Any]:
-    """Return a row without its representations; InputError for what is too large for Milvus."""
-    row = {
+def row_of(record: Record, place: int) -> tuple[dict[str, Any], bytes]:
+    """Return a record's row, without its representations, and what of it has to lie beside.
+
+    Text and metadata that are too long for a field lie beside, and ``long`` says in how many
+    bytes. Raises InputError for an id, or for values to filter by, that are too long.
+    """
+    row: dict[str, Any] = {
         "key": key_of(record.id),
         "place": place,
         "id": _kept(record.id),
@@ -47,27 +52,43 @@ def row_of(record: Record, place: int) -> dict[str, Any]:
         "facts": facts_of(record.metadata),
         "orders": orders_of(record.metadata),
     }
-    for name in ("id", "text", "metadata", "facts", "orders"):
-        value = row[name]
-        size = len((value if isinstance(value, str) else json.dumps(value)).encode())
+    for name, what in _TO_FIND_BY.items():
+        size = _size(row[name])
         if size > MOST_BYTES:
-            what = name if name in ("id", "text") else "metadata"
             raise InputError(
-                f"Milvus keeps at most {MOST_BYTES:,} bytes of a field, got {size:,} for the "
-                f"{what} of document {record.id!r:.60}. Cut it into passages, or keep less with it."
+                f"Milvus finds a document by at most {MOST_BYTES:,} bytes of {what}, got {size:,} "
+                f"for document {record.id!r:.60}. Keep less of it with the document."
             )
-    return row
+    beside = b""
+    if max(_size(row["text"]), _size(row["metadata"])) > MOST_BYTES:
+        beside = json.dumps([row["text"], row["metadata"]]).encode()
+        row |= {"text": "", "metadata": ""}
+    return {**row, "long": len(beside)}, beside
 
 
 def record_of(row: Mapping[str, Any]) -> Record:
     """Return the record of a row that was read."""
-    return Record(given(row["id"]), given(row["text"]), metadata_of(row))
+    text, _ = _long(row)
+    return Record(given(row["id"]), given(text), metadata_of(row))
 
 
 def metadata_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a row that was read."""
-    metadata: dict[str, Any] = json.loads(row["metadata"])
+    _, written = _long(row)
+    metadata: dict[str, Any] = json.loads(written)
     return metadata
+
+
+def _long(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a row's text and metadata as they were written, wherever they lie."""
+    if not row["long"]:
+        return row.get("text", ""), row["metadata"]
+    text, metadata = json.loads(row["blob"][: row["long"]])
+    return text, metadata
+
+
+def _size(value: Any) -> int:
+    return len((value if isinstance(value, str) else json.dumps(value)).encode())
 
 
 def sparse_rows(matrix: sp.csr_array) -> list[dict[int, float]]:
