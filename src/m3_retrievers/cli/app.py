@@ -42,7 +42,16 @@ def options(
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
-    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
+    out: Annotated[
+        Path, typer.Option(help="The folder the index is saved to, without --home.")
+    ] = Path("my-index"),
+    home: Annotated[
+        str | None,
+        typer.Option(
+            help="An index that keeps each change at once: ./file.m3, qdrant:./data, "
+            "milvus:./m.db, postgresql://…, qdrant:http://… or milvus:http://…"
+        ),
+    ] = None,
     model: Model = "m3-mini",
     chunk: Annotated[
         int | None,
@@ -70,6 +79,7 @@ def index(
         finished = run(
             folder,
             out=out,
+            home=home,
             model=model,
             options=Options(chunk=chunk, overlap=overlap, truncation=truncation),  # type: ignore[arg-type]
             as_json=json,
@@ -80,7 +90,9 @@ def index(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="A saved index.")],
+    index: Annotated[
+        str, typer.Argument(help="A saved index's folder, or an address as --home takes it.")
+    ],
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
     filter: Annotated[
@@ -96,11 +108,27 @@ def search(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Ask a saved index a question."""
+    """Ask an index a question."""
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
-        run(folder, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
+        run(index, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="A saved index's folder, or an address.")],
+    target: Annotated[str, typer.Argument(help="An address as --home of index takes it.")],
+    json: Json = False,
+) -> None:
+    """Copy an index into another home, without encoding again.
+
+    What was stopped goes on with the same command.
+    """
+    from m3_retrievers.cli.copy import run
+
+    with warnings_as_messages():
+        run(source, target, as_json=json)
 
 
 @app.command()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.cli.home import model_at, retriever_at
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
+from m3_retrievers.index.opening import parse_address, shown_address
 from m3_retrievers.index.storage import read_model
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
@@ -26,7 +28,7 @@ _BUNDLED = (MINI, BACKBONE)
 
 
 def run(
-    folder: Path,
+    index: str,
     question: str,
     *,
     k: int,
@@ -37,29 +39,49 @@ def run(
 ) -> None:
     """Print the best k hits for a question."""
     wanted = _filter(filter)
-    encoder = M3Encoder.from_pretrained(model or _bundled(folder, question))
-    retriever = HybridRetriever.load(folder, encoder)
-    hits = retriever.search(question, k=k, filter=wanted)
-    if as_json:
-        write_json(_record(question, hits, retriever, explain=explain))
-    else:
-        _print(question, hits, retriever, explain=explain)
+    encoder = M3Encoder.from_pretrained(model or _bundled(index, question))
+    with _retriever(index, encoder) as retriever:
+        hits = retriever.search(question, k=k, filter=wanted)
+        if as_json:
+            write_json(_record(question, hits, retriever, explain=explain))
+        else:
+            _print(question, hits, retriever, explain=explain)
 
 
-def _bundled(folder: Path, question: str) -> str:
+def _retriever(index: str, encoder: M3Encoder) -> AbstractContextManager[HybridRetriever]:
+    """Return a context with the retriever over a saved index or at an address."""
+    if _is_saved(index):
+        return nullcontext(HybridRetriever.load(index, encoder))
+    return retriever_at(index, encoder, create=False)
+
+
+def _is_saved(index: str) -> bool:
+    """Return whether an index is a folder, which ``save`` has to have written, or nothing."""
+    home = parse_address(index)
+    return home.engine == "sqlite" and (home.snapshot or not home.path or not home.path.is_file())
+
+
+def _model_of(index: str) -> Mapping[str, Any]:
+    if _is_saved(index):
+        return read_model(index)
+    return model_at(index)
+
+
+def _bundled(index: str, question: str) -> str:
     """Return the model that built an index, where it may be loaded without being asked for.
 
     An index may come from anyone, and its model's name is a path to load or a repository to
     download: whoever searches decides on that.
     """
-    name = str(read_model(folder).get("name", ""))
+    name = str(_model_of(index).get("name", ""))
     if name in _BUNDLED:
         return name
+    shown = shown_address(index)
     built = f"was built by the model {name!r}" if name else "names no model"
-    command = ["m3-retrievers", "search", str(folder), question, "--model", name or "MODEL"]
+    command = ["m3-retrievers", "search", shown, question, "--model", name or "MODEL"]
     raise InputError(
-        f"The index in {str(folder)!r} {built}, and a search loads, or downloads, no model just "
-        f"because an index names it. If you trust that model, type: {shlex.join(command)}"
+        f"The index in {shown!r} {built}, and a search loads, or downloads, no model just because "
+        f"an index names it. If you trust that model, type: {shlex.join(command)}"
     )
 
 

@@ -10,7 +10,6 @@ from milvus_lite import server_manager_instance
 from m3_retrievers.index.milvus import MilvusIndex
 from m3_retrievers.testing import IndexContract
 
-
 NUMBERS = count()
 
 
