@@ -6,6 +6,7 @@ import pytest
 
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.testing import IndexContract, samples
+from m3_retrievers.testing.searching import Searches
 from m3_retrievers.types.hits import Ranking, Record
 
 
@@ -24,6 +25,17 @@ class TestLocalIndex(IndexContract):
             return LocalIndex.load(tmp_path / "index")
 
         return saved_and_loaded
+
+
+class TestLocalIndexWithoutColbert(Searches):
+    """A home that keeps no token vectors: the candidates' are encoded."""
+
+    outputs = ("dense", "sparse")
+    tolerance = 1e-6
+
+    @pytest.fixture
+    def index(self) -> LocalIndex:
+        return LocalIndex(modes=self.outputs)
 
 
 # Each of these is wrong in one thing alone. A contract that lets one pass proves nothing.

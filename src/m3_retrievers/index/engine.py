@@ -21,7 +21,7 @@ from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.incoming import check_query, check_representations
+from m3_retrievers.index.incoming import check_query, check_representations, no_rows
 from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
@@ -196,7 +196,7 @@ class EngineIndex(ABC):
                     f"This index stores {self.stored}, got {name!r}. Build it with that mode."
                 )
         check_known(wanted, set(self._known(wanted)))
-        return self._vectors(wanted, names)
+        return self._vectors(wanted, names) if wanted else no_rows(names, self._widths())
 
     def in_order(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that are known, each once, in the order that breaks ties."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.hits import Query
-from m3_retrievers.types.packed import Floats
+from m3_retrievers.types.packed import Floats, MultiVectors
 from m3_retrievers.types.representations import Output, Representations
 
 
@@ -81,6 +82,22 @@ def _numbers(value: Any, output: Output) -> Floats:
     numbers = {"sparse": "data", "colbert": "vectors"}.get(output)
     held: Floats = getattr(value, numbers) if numbers else value
     return held
+
+
+def no_rows(outputs: Sequence[Output], widths: Mapping[str, int]) -> Representations:
+    """Return the given outputs of no texts; an output without a known width has 0."""
+    width = {name: widths.get(name, 0) for name in outputs}
+    return Representations(
+        dense=np.zeros((0, width["dense"]), np.float32) if "dense" in width else None,
+        sparse=_no_terms(width["sparse"]) if "sparse" in width else None,
+        colbert=MultiVectors.from_rows([], dimension=width["colbert"])
+        if "colbert" in width
+        else None,
+    )
+
+
+def _no_terms(width: int) -> sp.csr_array:
+    return sp.csr_array(np.zeros((0, width), np.float32))
 
 
 def widths_of(representations: Representations, stored: Sequence[Output]) -> dict[str, int]:

@@ -62,7 +62,7 @@ def same_hits(
 
     expected: all of them, best first. tolerances: by the name of the score.
     """
-    weights: dict[str, float] = {} if plan.fusion else {m: w for m, w in plan.weighted.items()}
+    weights: Mapping[Any, float] = {} if plan.fusion else plan.weighted
     by_id = {hit.id: hit for hit in expected}
     assert len({hit.id for hit in found}) == len(found), "an id came twice"
     assert {hit.id for hit in found} <= set(by_id), {hit.id for hit in found} - set(by_id)

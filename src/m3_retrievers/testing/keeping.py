@@ -161,6 +161,8 @@ class KeepsRecords(Cases):
             assert index.in_order([]) == []
             assert index.delete([]) == []
             assert len(index.vectors([])) == 0
+            assert set(index.vectors([]).outputs) == set(self.outputs)
+            assert index.vectors([], outputs=["dense"]).outputs == ("dense",)
             assert index.recall(question(), "dense", k=1, ids=[]).ids == ()
             assert index.score(question(), "dense", []).shape == (0,)
             index.upsert(records(2), represent(2))  # and once more with something in it
