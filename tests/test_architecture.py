@@ -107,6 +107,8 @@ def test_the_table_of_contents_is_what_it_is():
         "HybridWeights",
         "LocalIndex",
         "M3Encoder",
+        "QdrantIndex",
+        "QdrantStorage",
         "Recall",
         "ReciprocalRankFusion",
         "Representations",
