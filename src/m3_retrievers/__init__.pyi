@@ -1,6 +1,8 @@
 from .encoder.encoder import M3Encoder as M3Encoder
 from .encoder.heads import HeadSpec as HeadSpec
 from .index.local import LocalIndex as LocalIndex
+from .index.milvus.index import MilvusIndex as MilvusIndex
+from .index.pgvector.index import PgVectorIndex as PgVectorIndex
 from .index.qdrant.home import QdrantIndex as QdrantIndex
 from .index.qdrant.options import QdrantStorage as QdrantStorage
 from .lexical.bm25 import BM25 as BM25

@@ -122,13 +122,13 @@ def _durable(target: str, modes: Sequence[Output] | None, weighting: TermWeighti
 
 
 def _qdrant(target: str, modes: Sequence[Output] | None, weighting: TermWeighting | None) -> Index:
-    from m3_retrievers.index.qdrant import QdrantIndex
+    from m3_retrievers.index.qdrant.home import QdrantIndex
 
     return QdrantIndex(target, modes=modes, weighting=weighting)
 
 
 def _milvus(target: str, modes: Sequence[Output] | None, weighting: TermWeighting | None) -> Index:
-    from m3_retrievers.index.milvus import MilvusIndex
+    from m3_retrievers.index.milvus.index import MilvusIndex
 
     _without(weighting, "MilvusIndex")
     return MilvusIndex(target, modes=modes)
@@ -137,7 +137,7 @@ def _milvus(target: str, modes: Sequence[Output] | None, weighting: TermWeightin
 def _postgresql(
     target: str, modes: Sequence[Output] | None, weighting: TermWeighting | None
 ) -> Index:
-    from m3_retrievers.index.pgvector import PgVectorIndex
+    from m3_retrievers.index.pgvector.index import PgVectorIndex
 
     _without(weighting, "PgVectorIndex")
     return PgVectorIndex(target, modes=modes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from milvus_lite import server_manager_instance
 
-from m3_retrievers.index.milvus import MilvusIndex
+from m3_retrievers.index import MilvusIndex
 from m3_retrievers.testing import IndexContract
 
 NUMBERS = count()
