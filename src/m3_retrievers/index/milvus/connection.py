@@ -41,12 +41,14 @@ class Connection:
         self.timeout = timeout
         self.path = None if _is_server(uri) else os.path.abspath(uri)  # noqa: PTH100 - as Lite's
         self.place = shown_uri(uri)
-        address = uri if self.path is None else _served(self.path)
         self._client: Any = None
+        address = uri if self.path is None else _served(self.path)
         try:
             self._client = _client(address, token=token, timeout=timeout)
             self.version = str(self.call("get_server_version"))
         except IndexUnavailableError as error:
+            if self.path is not None and self._client is None:
+                _release(self.path)
             self.close()
             raise IndexUnavailableError(
                 f"expected a Milvus at {self.place!r}, got no answer ({error}). Start it, or "

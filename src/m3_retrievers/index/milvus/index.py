@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -72,11 +72,10 @@ class MilvusIndex(EngineIndex):
         self._last_place = 0
         self._reading = _Reading()
         self._take(asked)
-        try:
+        with ExitStack() as opened:
+            opened.callback(self.close)
             self._find(modes, colbert)
-        except BaseException:
-            self.close()
-            raise
+            opened.pop_all()
 
     # Records in and out
 
