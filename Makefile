@@ -6,8 +6,9 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
-# a process a core, each with one thread of torch's: two that share a core wait for each other
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=40
+# a process a core, each with one thread of torch's: two that share a core wait for each other;
+# and all of them read the bytecode that one has written, whatever the shell's settings
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=40
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help

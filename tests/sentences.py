@@ -1,4 +1,4 @@
-"""A few sentences in many scripts: what the tests' tokenizers are made of."""
+"""Sentences: in many scripts, of which the tests' tokenizers are made; and six to search."""
 
 import string
 
@@ -28,4 +28,12 @@ SENTENCES = (
     "Η βιβλιοθηκονόμος βρήκε τη σωστή σελίδα.",
     "def read(path: str) -> list[str]: return open(path).read().split('\\n')",
     " ".join(string.ascii_letters + string.digits + string.punctuation),
+)
+SIX = (
+    "The river rose three metres overnight.",
+    "A librarian finds the one page that matters.",
+    "The bridge over the river was closed before dawn.",
+    "Hybrid retrieval adds a dense score and a lexical score.",
+    "How do I read a file row by row?",
+    "She repaired the old clock with the tweezers.",
 )

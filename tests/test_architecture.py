@@ -122,6 +122,7 @@ def test_a_package_is_loaded_only_where_it_belongs(path):
 def test_the_table_of_contents_is_what_it_is():
     assert m3_retrievers.__all__ == [
         "BM25",
+        "CombinedEncoder",
         "HeadSpec",
         "Hit",
         "HybridRetriever",
@@ -136,6 +137,7 @@ def test_the_table_of_contents_is_what_it_is():
         "ReciprocalRankFusion",
         "Representations",
         "Scores",
+        "SpladeEncoder",
         "WeightedSum",
     ]
     for name in m3_retrievers.__all__:
@@ -182,8 +184,8 @@ def test_nothing_is_pickled():
 def test_a_file_fits_a_few_screens_and_a_function_one():
     for path in FILES:
         text = path.read_text("utf-8")
-        assert len(text.splitlines()) <= 330, path
+        assert len(text.splitlines()) <= 320, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
-                assert lines <= 52, f"{path}: {node.name} has {lines} lines"
+                assert lines <= 50, f"{path}: {node.name} has {lines} lines"

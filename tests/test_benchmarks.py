@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("m3_mini/*.py")])
 PEERS = ("FlagEmbedding", "llama_index.indices")

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,11 +10,6 @@ import torch
 from m3_retrievers import Hit, HybridRetriever, M3Encoder
 from m3_retrievers.errors import FilterError, IndexModelError, InputError
 from m3_retrievers.explain import explain
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
 
 
 @pytest.fixture
@@ -103,9 +96,3 @@ def test_an_encoder_is_shared_by_copies_and_loaded_anew_by_other_processes(encod
 def test_representations_are_short_in_a_terminal(encoder):
     told = repr(encoder.encode_documents(["a", "b"]))
     assert told == "Representations(texts=2, outputs=('dense', 'sparse', 'colbert'))"
-
-
-def test_the_command_line_is_a_module_too():
-    command = [sys.executable, "-m", "m3_retrievers", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "search" in done.stdout

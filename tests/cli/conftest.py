@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import write_tiny_bert
 from m3_retrievers.cli import main
 
 
@@ -54,9 +53,3 @@ def docs(tmp_path: Path) -> Path:
     )
     (folder / "cats.txt").write_text("Cats sleep for most of the day.")
     return folder
-
-
-@pytest.fixture(scope="session")
-def other_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random BERT with both heads, which reads 256 tokens at once."""
-    return write_tiny_bert(tmp_path_factory.mktemp("models") / "other-m3", heads=True)

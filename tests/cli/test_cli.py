@@ -155,6 +155,7 @@ def test_an_index_of_another_model_is_refused(run, searched, other_m3):
     assert "was built by" in done.message
 
 
+@pytest.mark.slow
 def test_an_index_of_m3_mini_needs_no_model_named(run, docs, tmp_path):
     assert run("index", docs, "--out", tmp_path / "index").code == 0
     found = run("search", tmp_path / "index", "how do I read a csv file?", "-k", "1")

@@ -10,11 +10,6 @@ from m3_retrievers import HybridRetriever, M3Encoder
 
 
 @pytest.fixture
-def encoder(tiny_m3) -> M3Encoder:
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
-@pytest.fixture
 def encoded(monkeypatch) -> list[str]:
     """Every text that is encoded as a document from here on."""
     texts: list[str] = []
@@ -213,6 +208,15 @@ def press_ctrl_c(monkeypatch, *, at: int, times: int = 1):
     return batches
 
 
+@pytest.fixture
+def listening():
+    """Ctrl-C as a terminal sends it: what a shell starts in the background is deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
     run, many, encoder, tiny_m3, tmp_path, monkeypatch
 ):
@@ -233,6 +237,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
     assert (again["passages"], again["changed"], again["finished"]) == (60, 60 - done, True)
 
 
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_twice_stops_at_once_and_leaves_the_index_as_it_was(
     run, docs, many, encoder, tiny_m3, tmp_path, monkeypatch
 ):

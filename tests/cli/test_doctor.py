@@ -60,6 +60,7 @@ def test_the_oldest_python_is_the_one_that_is_required():
     assert project["requires-python"] == f">={'.'.join(map(str, OLDEST_PYTHON))}"
 
 
+@pytest.mark.slow
 def test_doctor_measures_and_passes_on_m3_mini(run):
     done = run("doctor")
     assert done.code == 0, done.out + done.err

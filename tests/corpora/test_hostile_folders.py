@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,21 +109,28 @@ def test_names_of_any_bytes_are_read(folder):
 
 
 @pytest.fixture
-def deep(folder: Path) -> Iterator[Path]:
-    """A folder as deep as a path's 4096 bytes go, and deeper than Python's stack."""
-    place = os.open(folder, os.O_RDONLY)
-    for _ in range(1_900):
-        os.mkdir("d", dir_fd=place)
-        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+def deep() -> Iterator[Path]:
+    """A folder as deep as a path's 4096 bytes go, and deeper than Python's stack.
+
+    It stands apart from pytest's own folders. Those are cleared by recursion, and one that a
+    killed run left behind would end some later run with a RecursionError.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="deep"))
+    try:
+        (folder / "a.md").write_text("Text.")
+        place = os.open(folder, os.O_RDONLY)
+        for _ in range(1_900):
+            os.mkdir("d", dir_fd=place)
+            inner = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = inner
+        file = os.open("deep.md", os.O_WRONLY | os.O_CREAT, dir_fd=place)
+        os.write(file, b"Deep.")
+        os.close(file)
         os.close(place)
-        place = inner
-    file = os.open("deep.md", os.O_WRONLY | os.O_CREAT, dir_fd=place)
-    os.write(file, b"Deep.")
-    os.close(file)
-    os.close(place)
-    yield folder
-    # what clears up after the tests goes down by recursion
-    subprocess.run(["rm", "-rf", str(folder / "d")], check=True)
+        yield folder
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def test_no_depth_is_too_deep(deep):

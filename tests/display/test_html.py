@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from m3_retrievers import Hit, HybridRetriever, M3Encoder, ReciprocalRankFusion
+from m3_retrievers import Hit, HybridRetriever, ReciprocalRankFusion
 from m3_retrievers.display import markup
 from m3_retrievers.explain import compare, explain
 from m3_retrievers.types.hits import Hits
@@ -62,11 +62,6 @@ def read(page: str) -> Reader:
 
 def text_of(page: str) -> str:
     return "".join(read(page).words)
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m3_retrievers import Hit, HybridRetriever, HybridWeights, M3Encoder, ReciprocalRankFusion
+from m3_retrievers import Hit, HybridRetriever, HybridWeights, ReciprocalRankFusion
 from m3_retrievers.display import fonts, heat_map, plots
 from m3_retrievers.display.figures import INK, colour
 from m3_retrievers.display.heat_map import best_stretch
@@ -27,11 +27,6 @@ DOCUMENTS = [
     "وجدت أمينة المكتبة الصفحة الصحيحة بسرعة.",
 ]
 ODD_IDS = ["图书/第一页", "الصفحة", "docs/" + "very/" * 30 + "long.md", "$x_2$ <b>&\n\t\ud800", ""]
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
 
 
 def filled(encoder, documents=DOCUMENTS, **options) -> HybridRetriever:

@@ -20,6 +20,8 @@ from m3_retrievers.errors import CheckpointError, IndexModelError
 TEXTS = ["rivers run to the sea", "one", ""]
 NONE = HeadSpec(sparse=False, colbert="identity")
 
+pytestmark = pytest.mark.slow  # PEFT takes seconds to import
+
 
 def write_adapter(backbone: Path, folder: Path, *, seed: int = 0, **options) -> Path:
     torch.manual_seed(seed)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints import write_tiny_bert, write_tiny_m3
 from m3_retrievers import M3Encoder
 from m3_retrievers.encoder import beginnings
 from m3_retrievers.encoder.heads import HeadSpec
@@ -17,9 +16,8 @@ NONE = HeadSpec(sparse=False, colbert=False)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
-    home = tmp_path_factory.mktemp("tokenizers")
-    folders = write_tiny_m3(home / "m3"), write_tiny_bert(home / "bert")
+def tokenizers(tiny_m3, tiny_bert):
+    folders = tiny_m3, tiny_bert
     return [M3Encoder.from_pretrained(folder, heads=NONE).tokenizer for folder in folders]
 
 

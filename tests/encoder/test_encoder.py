@@ -14,11 +14,6 @@ from m3_retrievers.types.representations import ALL_OUTPUTS, Representations
 TEXTS = ["The river rose three metres.", "", "图书管理员很快找到了那一页。", "page " * 40, "page"]
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
 def assert_same(left: Representations, right: Representations, *, within: float = 1e-6) -> None:
     np.testing.assert_allclose(left.dense, right.dense, atol=within)
     np.testing.assert_allclose(left.sparse.toarray(), right.sparse.toarray(), atol=within)
@@ -265,6 +260,7 @@ def test_the_token_view_tells_tokens_apart_by_place(encoder):
     assert found.to_dicts()[0] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_mean_pooling_equals_sentence_transformers():
     from sentence_transformers import SentenceTransformer
 

@@ -34,7 +34,13 @@ LIMITS = [8192, 32]
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module", params=LIMITS, ids=lambda limit: f"max_length_{limit}")
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(limit, marks=pytest.mark.slow) if limit > 1_000 else limit for limit in LIMITS
+    ],
+    ids=[f"max_length_{limit}" for limit in LIMITS],
+)
 def limit(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 

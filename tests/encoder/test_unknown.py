@@ -13,14 +13,9 @@ THAI = ["แม่น้ำสูงขึ้นสามเมตร", "สะ�
 ENGLISH = ["The river rose three metres.", "The clock was repaired.", "page"]
 
 
-@pytest.fixture(scope="module", params=["XLM-R", "WordPiece"])
-def encoder(request, tiny_m3, tmp_path_factory):
-    from checkpoints import write_tiny_bert
-
-    if request.param == "XLM-R":
-        return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-    folder = write_tiny_bert(tmp_path_factory.mktemp("bert"), heads=True)
-    return M3Encoder.from_pretrained(folder, device="cpu")
+@pytest.fixture(scope="module", params=["tiny_m3", "other_m3"], ids=["XLM-R", "WordPiece"])
+def encoder(request):
+    return M3Encoder.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
 def quietly(call, *args, **options):

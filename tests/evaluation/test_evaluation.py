@@ -42,11 +42,6 @@ WEIGHTS = HybridWeights(dense=0.5, sparse=0.7, colbert=1.0)
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def collection():
     documents = {f"d{n}": text for n, text in enumerate(DOCUMENTS)}
     queries = {f"q{n}": text for n, text in enumerate(QUERIES)}

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3_retrievers import M3Encoder
 from m3_retrievers.errors import DatasetError
 from m3_retrievers.evaluation import (
     Collection,
@@ -33,11 +32,6 @@ IDS = [
     "utf-8''a%20b",
 ]
 PLAIN = ["d1", "图书", "الصفحة", "50%20off", "https://x.org/a%20b", "d#1", "e\u0301", "👩‍💻", "0"]
-
-
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
 
 
 @pytest.mark.parametrize("id", IDS)

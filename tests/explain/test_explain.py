@@ -46,11 +46,6 @@ DOCUMENTS = [
 QUERIES = ["the page that matters", "café 😀", "找到了那一页", "सही पन्ना", "الصفحة الصحيحة"]
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
 def filled(encoder, documents=DOCUMENTS, **options) -> HybridRetriever:
     retriever = HybridRetriever(encoder, **options)
     retriever.add(documents, ids=[f"d{row}" for row in range(len(documents))])

@@ -154,6 +154,7 @@ while not alive:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
 def test_a_process_that_really_dies_leaves_the_old_index_or_the_new_one(tmp_path):
     command = [sys.executable, "-c", REAL_KILLS, str(tmp_path)]

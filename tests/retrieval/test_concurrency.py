@@ -29,6 +29,7 @@ def filled(encoder, **options):
     return retriever
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", [None, ReciprocalRankFusion()], ids=["hybrid", "fusion"])
 def test_a_search_beside_deletes_and_upserts_sees_one_state(encoder, fusion):
     retriever = filled(encoder, fusion=fusion)
@@ -117,14 +118,14 @@ async def test_many_waiting_searches_leave_the_loops_own_threads_free(encoder):
     search = retriever.search
 
     def slow(*args, **options):
-        release.wait(30)
+        release.wait(120)
         return search(*args, **options)
 
     retriever.search = slow
     waiting = [asyncio.create_task(retriever.asearch(QUERY, k=1)) for _ in range(200)]
     await asyncio.sleep(0)
     # asyncio's executor has a few dozen threads; one of them answers at once
-    assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), timeout=10) == 7
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), timeout=60) == 7
     running = [one for one in threading.enumerate() if one.name.startswith("m3-retrievers")]
     assert len(running) <= threads.THREADS
     release.set()

@@ -16,11 +16,6 @@ TEXTS = ["The clock was repaired.", "The river rose overnight.", "", "the river"
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_m3: Path) -> M3Encoder:
-    return M3Encoder.from_pretrained(tiny_m3)
-
-
-@pytest.fixture(scope="module")
 def headless(tiny_bert: Path) -> M3Encoder:
     return M3Encoder.from_pretrained(tiny_bert, heads=HeadSpec(sparse=False, colbert=False))
 

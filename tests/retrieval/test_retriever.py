@@ -39,11 +39,6 @@ DOCUMENTS = [
 QUERY = "the page that matters"
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
 @pytest.fixture
 def retriever(encoder):
     return filled(HybridRetriever(encoder))

@@ -49,11 +49,6 @@ def mine(examples, corpus, encoder, **chosen):
     return mine_negatives(examples, corpus, encoder, settings=MiningSettings(**chosen))
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny_m3):
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
-
-
 def test_what_scores_nearly_as_high_as_the_positive_is_left_out():
     # 0.95 × 0.9 = 0.855: 0.95 and 0.88 are over it
     mined = mine([Example("q", ("right 0.9",))], COMPASS, Compass(), ranks=(1, 4), count=2)

@@ -53,19 +53,29 @@ def run(
     if home is not None:
         with retriever_at(home, encoder, create=True) as retriever:
             place = shown_address(home)
-            return _update(folder, retriever, splitter, place=place, model=model, as_json=as_json)
+            return _update(
+                folder, retriever, encoder, splitter, place=place, model=model, as_json=as_json
+            )
     if exists:
         retriever = HybridRetriever.load(out, encoder)
     else:
         retriever = HybridRetriever(encoder, legs=legs_for(encoder))
     return _update(
-        folder, retriever, splitter, place=str(out), model=model, as_json=as_json, save=True
+        folder,
+        retriever,
+        encoder,
+        splitter,
+        place=str(out),
+        model=model,
+        as_json=as_json,
+        save=True,
     )
 
 
 def _update(
     folder: Path,
     retriever: HybridRetriever,
+    encoder: M3Encoder,
     splitter: Splitter,
     *,
     place: str,
@@ -83,7 +93,7 @@ def _update(
     changed = [record for record in found.passages if known.get(record.id) != record]
     gone = list(known.keys() - {record.id for record in found.passages})
     retriever.delete(gone)
-    done = _encode(retriever, changed, splitter)
+    done = _encode(retriever, encoder, changed, splitter)
     if save and (done or gone):
         retriever.save(place)
     finished = done == len(changed)
@@ -156,9 +166,11 @@ def _read(folder: Path, splitter: Splitter) -> Folder:
     return found
 
 
-def _encode(retriever: HybridRetriever, records: Sequence[Record], splitter: Splitter) -> int:
+def _encode(
+    retriever: HybridRetriever, encoder: M3Encoder, records: Sequence[Record], splitter: Splitter
+) -> int:
     """Encode and store records, batch by batch; returns how many, less where Ctrl-C stopped it."""
-    encoder, done = retriever.encoder, 0
+    done = 0
     budget = choose_budget(encoder.settings.batch_tokens, encoder.device)
     bar = tqdm(total=len(records), desc="index", unit="passage")
     with bar, stop_requested() as stopped:

@@ -36,20 +36,31 @@ def standard_library(
     """
     root = Path(sysconfig.get_path("stdlib"))
     found: dict[str, Record] = {}
-    for path in sorted(root.rglob("*.py")):
+    for path in _files(root, modules):
         place = path.relative_to(root)
         parts = [part for part in (*place.parts[:-1], place.stem) if part != "__init__"]
-        hidden = any(part.startswith("_") or part in _NO_DOCUMENTATION for part in parts)
-        if hidden or not parts or parts[0].startswith("config-"):
-            continue
-        if modules is not None and parts[0] not in modules:
-            continue
-        for record in _docstrings(path, ".".join(parts), place.as_posix()):
-            found.setdefault(record.id, record)
+        if not any(map(_is_hidden, parts)):
+            for record in _docstrings(path, ".".join(parts), place.as_posix()):
+                found.setdefault(record.id, record)
     records = list(found.values())
     if limit is None or limit >= len(records):
         return records
     return [records[at * len(records) // limit] for at in range(limit)]
+
+
+def _files(root: Path, modules: Collection[str] | None) -> Iterator[Path]:
+    """Yield the files of the modules asked for, in order; site-packages is never walked."""
+    for top in sorted(root.iterdir()):
+        if _is_hidden(top.name) or (modules is not None and top.stem not in modules):
+            continue
+        if top.is_dir():
+            yield from sorted(top.rglob("*.py"))
+        elif top.suffix == ".py":
+            yield top
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(("_", "config-")) or name in _NO_DOCUMENTATION
 
 
 def _docstrings(path: Path, module: str, source: str) -> Iterator[Record]:

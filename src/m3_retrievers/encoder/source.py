@@ -93,17 +93,22 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     Every byte of the weights counts; at 2.3 GB this takes about two seconds.
     """
     digest = hashlib.sha256()
-    config = read_json(source.folder / "config.json")
-    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
     shape = {"pooling": source.pooling, **settings}
     if source.adapter is not None:
         shape["adapter_scale"] = source.adapter.scale
-    digest.update(json.dumps([stable, shape], sort_keys=True).encode())
+    digest.update(f"[{stable_config(source.folder)}, {json.dumps(shape, sort_keys=True)}]".encode())
     files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
     files += [] if source.adapter is None else source.adapter.files
     for path in files:
         digest.update(f"{path.name}:{sha256(path)}".encode())
     return digest.hexdigest()
+
+
+def stable_config(folder: Path) -> str:
+    """Return a model's configuration as text, without what changes when it is saved again."""
+    config = read_json(folder / "config.json")
+    stable = {key: value for key, value in config.items() if key not in _VOLATILE}
+    return json.dumps(stable, sort_keys=True)
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -161,6 +166,12 @@ def _plain_mini(folder: Path) -> Source:
         weights=HybridWeights(dense=0.25, sparse=0.3, colbert=1.0),
         max_length=512,
     )
+
+
+def find_folder(name_or_path: str | Path, revision: str | None) -> Path:
+    """Return a model's folder: the one given, or the hub's, downloaded or cached."""
+    _check_arguments(name_or_path, revision, None, None)
+    return _folder(str(name_or_path), revision)
 
 
 def _folder(name: str, revision: str | None) -> Path:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, SkipValidation, ValidationError
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.encoder.choose import as_encoder, as_splade
 from m3_retrievers.errors import InputError, M3Error
 from m3_retrievers.frameworks.options import check_options
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
@@ -24,7 +24,8 @@ def _at_least_one(name: str) -> BeforeValidator:
 
 
 # An encoder or a model's name; somebody's own encoder need not inherit from ours.
-EncoderField = Annotated[M3Encoder, SkipValidation, BeforeValidator(as_encoder)]
+EncoderField = Annotated[Encoder, SkipValidation, BeforeValidator(as_encoder)]
+SpladeField = Annotated[Encoder, SkipValidation, BeforeValidator(as_splade)]
 K = Annotated[int, _at_least_one("k")]
 RerankDepth = Annotated[int, _at_least_one("rerank_depth")]
 TopN = Annotated[int | None, _at_least_one("top_n")]

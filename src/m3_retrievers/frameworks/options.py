@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
@@ -91,7 +91,7 @@ def check_others(
 
 
 def hybrid_retriever(
-    encoder: M3Encoder | str | Path,
+    encoder: Encoder | str | Path,
     index: Index | None = None,
     *,
     options: Mapping[str, Any],

@@ -17,7 +17,7 @@ from langchain_core.retrievers import LangSmithRetrieverParams
 from pydantic import BeforeValidator, ConfigDict, SkipValidation
 from typing_extensions import override
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, K, Scores
 from m3_retrievers.frameworks.inputs import as_hybrid
 from m3_retrievers.frameworks.options import check_others
@@ -49,7 +49,7 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     k: K = 4
     scores: Scores = "nested"
 
-    def __init__(self, hybrid: HybridRetriever | M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, hybrid: HybridRetriever | Encoder | str | Path, **options: Any) -> None:
         super().__init__(hybrid=hybrid, **options)
 
     def __len__(self) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from langchain_core.embeddings import Embeddings
 
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.vectors import unit_rows
 from m3_retrievers.retrieval.threads import in_thread
 
@@ -19,7 +19,7 @@ class M3Embeddings(Embeddings):
     share a forward pass.
     """
 
-    def __init__(self, encoder: M3Encoder | str | Path) -> None:
+    def __init__(self, encoder: Encoder | str | Path) -> None:
         self.encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField, K, Scores
 from m3_retrievers.frameworks.options import Tokenizer, check_others
 from m3_retrievers.frameworks.scores import ScoreStyle
@@ -102,21 +102,21 @@ class M3SparseRetriever(LexicalRetriever):
 
     encoder: EncoderField
 
-    def __init__(self, index: Index, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, index: Index, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(index, encoder=encoder, **options)
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         scores: ScoreStyle = "nested",
         batch_size: int = 256,
         show_progress: bool = False,
         **others: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new documents; their ids are kept, or made up.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
@@ -138,12 +138,12 @@ class M3SparseRetriever(LexicalRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         **options: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new texts; options as ``from_documents``."""
         return cls.from_documents(make_documents(texts, metadatas, ids), encoder, **options)
 

@@ -11,7 +11,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, InstanceOf
 from typing_extensions import override
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField, Scores, TopN
 from m3_retrievers.frameworks.scores import ScoreStyle, read_scores, write_scores
 from m3_retrievers.langchain.checks import check_documents, check_question
@@ -38,7 +38,7 @@ class M3ColbertReranker(Checked, BaseDocumentCompressor):
     top_n: TopN = None
     scores: Scores = "nested"
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @override
@@ -75,7 +75,7 @@ class M3HybridReranker(M3ColbertReranker):
 
     weights: InstanceOf[HybridWeights] | None = None
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder, **options)
 
     def _weights(self) -> HybridWeights | None:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, SkipValidation, model_validato
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
 from m3_retrievers.frameworks.fields import Checked, K, RerankDepth, Scores
 from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
@@ -108,7 +108,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_documents(
         cls,
         documents: Iterable[Document],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         reranker: BaseDocumentCompressor | None = None,
@@ -134,7 +134,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
@@ -148,7 +148,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_index(
         cls,
         index: Index,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         reranker: BaseDocumentCompressor | None = None,
@@ -169,7 +169,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
 
     @classmethod
     def load(
-        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+        cls, folder: str | Path, encoder: Encoder | str | Path, **options: Any
     ) -> M3EnsembleRetriever:
         """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
 

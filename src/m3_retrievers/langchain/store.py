@@ -12,8 +12,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from m3_retrievers.checks import check_k
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
@@ -48,7 +48,7 @@ class M3VectorStore(VectorStore):
 
     def __init__(
         self,
-        hybrid: HybridRetriever | M3Encoder | M3Embeddings | str | Path,
+        hybrid: HybridRetriever | Encoder | M3Embeddings | str | Path,
         *,
         scores: ScoreStyle = "nested",
     ) -> None:
@@ -83,7 +83,7 @@ class M3VectorStore(VectorStore):
     def from_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings | M3Encoder | str | Path | None = None,
+        embedding: Embeddings | Encoder | str | Path | None = None,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str] | None = None,
@@ -97,9 +97,9 @@ class M3VectorStore(VectorStore):
     def from_documents(
         cls,
         documents: Iterable[Document],
-        embedding: Embeddings | M3Encoder | str | Path | None = None,
+        embedding: Embeddings | Encoder | str | Path | None = None,
         *,
-        encoder: M3Encoder | str | Path | None = None,
+        encoder: Encoder | str | Path | None = None,
         ids: Sequence[str | None] | None = None,
         scores: ScoreStyle = "nested",
         batch_size: int = 256,
@@ -230,9 +230,7 @@ class M3VectorStore(VectorStore):
         self.hybrid.save(folder)
 
     @classmethod
-    def load(
-        cls, folder: str | Path, encoder: M3Encoder | Embeddings | str | Path
-    ) -> M3VectorStore:
+    def load(cls, folder: str | Path, encoder: Encoder | Embeddings | str | Path) -> M3VectorStore:
         """Return the store saved in a folder; see ``HybridRetriever.load``.
 
         encoder: the model, M3Embeddings of it, or its name.
@@ -267,7 +265,7 @@ class M3VectorStore(VectorStore):
         return lambda score: min(1.0, max(0.0, score / total))
 
 
-def _encoder(embedding: Embeddings | M3Encoder | str | Path | None) -> M3Encoder:
+def _encoder(embedding: Embeddings | Encoder | str | Path | None) -> Encoder:
     if isinstance(embedding, M3Embeddings):
         return embedding.encoder
     if embedding is None or isinstance(embedding, Embeddings):

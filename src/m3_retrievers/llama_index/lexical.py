@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar, Self, Unpack
 
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.options import Tokenizer, check_others
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
@@ -65,7 +65,7 @@ class M3SparseRetriever(LexicalRetriever):
     mode = "sparse"
 
     def __init__(
-        self, index: Index, encoder: M3Encoder | str | Path, **options: Unpack[RetrieverOptions]
+        self, index: Index, encoder: Encoder | str | Path, **options: Unpack[RetrieverOptions]
     ) -> None:
         self.encoder = as_encoder(encoder)
         super().__init__(index, **options)
@@ -74,12 +74,12 @@ class M3SparseRetriever(LexicalRetriever):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
         **options: Unpack[RetrieverOptions],
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new nodes; options as for the class.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id

@@ -14,7 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import computed_field
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.fields import EncoderField, Scores, TopN
 from m3_retrievers.frameworks.scores import ScoreStyle
@@ -43,7 +43,7 @@ class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
     scores: Scores = "nested"
     keep_retrieval_score: bool = False
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @computed_field
@@ -104,7 +104,7 @@ class M3HybridRerank(M3ColbertRerank):
 
     weights: HybridWeights | None = None
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder, **options)
 
     @classmethod

@@ -11,7 +11,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
 from m3_retrievers.frameworks.options import HybridOptions, check_others, hybrid_retriever
 from m3_retrievers.index.base import Index
@@ -109,7 +109,7 @@ class M3EnsembleRetriever(M3Retriever):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
@@ -135,7 +135,7 @@ class M3EnsembleRetriever(M3Retriever):
     def from_index(
         cls,
         index: Index,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         **options: Unpack[EnsembleOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over an index that is there already; see ``HybridRetriever``."""
@@ -154,7 +154,7 @@ class M3EnsembleRetriever(M3Retriever):
 
     @classmethod
     def load(
-        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+        cls, folder: str | Path, encoder: Encoder | str | Path, **options: Any
     ) -> M3EnsembleRetriever:
         """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
 

@@ -10,7 +10,7 @@ from llama_index.core.bridge.pydantic import Field
 from pydantic import ConfigDict, model_validator
 
 from m3_retrievers.checks import require_package
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField
 from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
 from m3_retrievers.llama_index.qdrant import M3QdrantSparseFunctions
@@ -33,7 +33,7 @@ class M3SparseEmbedding(Checked, BaseSparseEmbedding):
     encoder: EncoderField = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from llama_index.core.vector_stores.types import (
 from pydantic import InstanceOf
 
 from m3_retrievers.checks import check_ids
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.inputs import all_of, as_hybrid
 from m3_retrievers.frameworks.options import (
@@ -66,7 +66,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     def __init__(
         self,
-        hybrid: HybridRetriever | M3Encoder | M3Embedding | str | Path,
+        hybrid: HybridRetriever | Encoder | M3Embedding | str | Path,
         *,
         is_embedding_query: bool = False,
         **others: Any,
@@ -84,7 +84,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
@@ -257,7 +257,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     @classmethod
     def from_persist_path(
-        cls, persist_path: str | Path, encoder: M3Encoder | str | Path
+        cls, persist_path: str | Path, encoder: Encoder | str | Path
     ) -> M3VectorStore:
         """Return the store that ``persist`` wrote; see ``HybridRetriever.load``."""
         return cls(HybridRetriever.load(storage.folder_of(persist_path), encoder))
@@ -267,7 +267,7 @@ class M3VectorStore(BasePydanticVectorStore):
         cls,
         persist_dir: str | Path = DEFAULT_PERSIST_DIR,
         *,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         namespace: str = DEFAULT_VECTOR_STORE,
     ) -> M3VectorStore:
         """Return the store that ``StorageContext.persist(persist_dir)`` wrote.

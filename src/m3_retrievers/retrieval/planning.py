@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError, LexicalFallbackWarning, warn
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
@@ -16,7 +16,7 @@ from m3_retrievers.types.plan import LEGS, Fusion, HybridWeights, Mode, Plan, Re
 
 
 def plan_for(
-    encoder: M3Encoder,
+    encoder: Encoder,
     *,
     legs: Sequence[Mode],
     recall: Recall | None = None,
@@ -48,7 +48,7 @@ def plan_for(
     )
 
 
-def _usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
+def _usable_legs(legs: Sequence[Mode], encoder: Encoder) -> tuple[Mode, ...]:
     """Return the legs, BM25 in place of a sparse head that the model lacks, with a warning."""
     if isinstance(legs, str) or not isinstance(legs, Sequence) or not legs:
         raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r:.80}.")
@@ -57,15 +57,35 @@ def _usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
             raise InputError(f"legs expects some of {LEGS}, got {leg!r:.80}.")
     if len(set(legs)) != len(legs):
         raise InputError(f"legs expects each name once, of {LEGS}, got {legs!r:.80}.")
-    if "sparse" not in legs or "sparse" in encoder.outputs:
-        return tuple(legs)
-    kept = tuple(dict.fromkeys("bm25" if leg == "sparse" else leg for leg in legs))
-    warn(
-        f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg. "
-        f"Pass legs={kept} to choose this yourself.",
-        LexicalFallbackWarning,
-    )
-    return kept
+    kept = tuple(dict.fromkeys(_instead(leg, encoder) for leg in legs))
+    usable = tuple(leg for leg in kept if leg is not None) or (_lexical(encoder),)
+    if usable != tuple(legs):
+        warn(
+            f"{_lacking(legs, encoder)} Pass legs={usable} to choose this yourself.",
+            LexicalFallbackWarning,
+        )
+    return usable
+
+
+def _lacking(legs: Sequence[Mode], encoder: Encoder) -> str:
+    """Return in words which legs a model cannot serve, and what serves instead."""
+    said = []
+    if "dense" in legs and "dense" not in encoder.outputs:
+        said.append(f"{encoder.name!r} makes no dense vectors: the lexical leg recalls alone.")
+    if "sparse" in legs and "sparse" not in encoder.outputs:
+        said.append(f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg.")
+    return " ".join(said)
+
+
+def _instead(leg: Mode, encoder: Encoder) -> Mode | None:
+    """Return a leg that the model serves: BM25 for term weights it lacks, none for dense."""
+    if leg == "bm25" or leg in encoder.outputs:
+        return leg
+    return "bm25" if leg == "sparse" else None
+
+
+def _lexical(encoder: Encoder) -> Mode:
+    return "sparse" if "sparse" in encoder.outputs else "bm25"
 
 
 def index_for(plan: Plan, bm25: BM25 | None) -> LocalIndex:
@@ -114,7 +134,7 @@ def plan_state(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_from_state(state: Mapping[str, Any], modes: frozenset[Mode], encoder: M3Encoder) -> Plan:
+def plan_from_state(state: Mapping[str, Any], modes: frozenset[Mode], encoder: Encoder) -> Plan:
     """Return the plan that ``plan_state`` wrote, or, of an index saved by itself, {}.
 
     modes: those of the index, whose legs count where none were written.

@@ -9,8 +9,8 @@ import numpy as np
 
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_texts
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.distinct import distinct_texts
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
@@ -28,7 +28,7 @@ class Reranked:
 
 
 def rerank(
-    encoder: M3Encoder,
+    encoder: Encoder,
     query: str,
     texts: Sequence[str],
     *,
@@ -70,7 +70,7 @@ def rerank(
     ]
 
 
-def _outputs(encoder: M3Encoder, weights: HybridWeights) -> tuple[Output, ...]:
+def _outputs(encoder: Encoder, weights: HybridWeights) -> tuple[Output, ...]:
     """Return the modes that count and that the model has; if it has none, those that count."""
     weighted = tuple(mode for mode in ALL_OUTPUTS if getattr(weights, mode) > 0)
     return tuple(mode for mode in weighted if mode in encoder.outputs) or weighted

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
 from m3_retrievers.checks import check_ids, check_k, check_texts
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval import saving
+from m3_retrievers.retrieval.planned import Planned
 from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
 from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
@@ -35,7 +35,7 @@ from m3_retrievers.types.plan import (
 from m3_retrievers.types.representations import Output, Representations
 
 
-class HybridRetriever:
+class HybridRetriever(Planned):
     """Hybrid retrieval over an index, with no framework around it.
 
     encoder: makes the representations; an encoder, or the name of a model. index: None makes
@@ -54,7 +54,7 @@ class HybridRetriever:
 
     def __init__(
         self,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         index: Index | None = None,
         *,
         legs: Sequence[Mode] = DEFAULT_LEGS,
@@ -87,45 +87,6 @@ class HybridRetriever:
             "fusion": self.fusion or "none: the hybrid score orders",
         }
         return markup.facts("HybridRetriever", facts)
-
-    # How it searches
-
-    @property
-    def plan(self) -> Plan:
-        """How searches go: legs, recall, weights and fusion."""
-        return self._plan
-
-    @property
-    def legs(self) -> tuple[Mode, ...]:
-        """The modes that recall candidates."""
-        return self._plan.legs
-
-    @property
-    def recall(self) -> Recall:
-        """The depth of each leg."""
-        return self._plan.recall
-
-    @recall.setter
-    def recall(self, recall: Recall) -> None:
-        self._replan(recall=recall)
-
-    @property
-    def weights(self) -> HybridWeights:
-        """The weights of the hybrid score; None sets the model's own."""
-        return self._plan.weights
-
-    @weights.setter
-    def weights(self, weights: HybridWeights | None) -> None:
-        self._replan(weights=weights)
-
-    @property
-    def fusion(self) -> Fusion | None:
-        """What joins the legs' rankings; None orders by the hybrid score."""
-        return self._plan.fusion
-
-    @fusion.setter
-    def fusion(self, fusion: Fusion | None) -> None:
-        self._replan(fusion=fusion)
 
     # Documents in and out
 
@@ -285,7 +246,7 @@ class HybridRetriever:
         saving.save(folder, self.index, self.encoder, self._plan)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: M3Encoder | str | Path) -> HybridRetriever:
+    def load(cls, folder: str | Path, encoder: Encoder | str | Path) -> HybridRetriever:
         """Return the retriever saved in a folder, with its legs, recall, weights and fusion.
 
         Raises IndexModelError if another model built it, IndexCorruptError for a file that
@@ -303,16 +264,6 @@ class HybridRetriever:
         )
 
     # Inside
-
-    def _replan(self, **changed: Any) -> None:
-        kept: dict[str, Any] = {
-            "recall": self.recall,
-            "weights": self.weights,
-            "fusion": self.fusion,
-        }
-        plan = plan_for(self.encoder, legs=self.legs, **{**kept, **changed})
-        check_index(self.index, plan)
-        self._plan = plan
 
     def _query_outputs(self) -> tuple[Output, ...]:
         return encoded_modes(self._plan.modes) or ("dense",)

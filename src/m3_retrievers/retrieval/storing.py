@@ -9,7 +9,7 @@ from uuid import uuid4
 from tqdm.auto import tqdm
 
 from m3_retrievers.checks import check_ids, check_k, check_known, check_new
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import DuplicateIdError, InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.types.hits import Metadata, Record
@@ -19,7 +19,7 @@ from m3_retrievers.types.representations import Output, Representations
 
 def store(
     index: Index,
-    encoder: M3Encoder,
+    encoder: Encoder,
     records: Iterable[Record],
     *,
     replace: bool,
@@ -133,7 +133,7 @@ def _remedy(text: object) -> str:
 
 
 def stored_vectors(
-    index: Index, encoder: M3Encoder, ids: Sequence[str], outputs: Sequence[Output] | None
+    index: Index, encoder: Encoder, ids: Sequence[str], outputs: Sequence[Output] | None
 ) -> Representations:
     """Return what the index keeps of documents; where it lacks an output, encode them again."""
     if outputs is None or index.modes.issuperset(outputs):

@@ -136,7 +136,8 @@ class Plan:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that every candidate is scored in: the legs, and what the weights add."""
-        scores_dense = "dense" in self.legs or self.weights.dense > 0
+        wants_dense = "dense" in self.legs or self.weights.dense > 0
+        scores_dense = wants_dense and "dense" in self.outputs
         dense: tuple[Mode, ...] = ("dense",) if scores_dense else ()
         lexical = tuple(leg for leg in self.legs if leg != "dense")
         scores_colbert = self.weights.colbert > 0 and "colbert" in self.outputs

@@ -1,41 +1,13 @@
 """What the LangChain tests share: one tiny model, six documents, and callbacks that remember."""
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 
-from m3_retrievers import M3Encoder
-from m3_retrievers.types.representations import Representations
-
-TEXTS = (
-    "The river rose three metres overnight.",
-    "A librarian finds the one page that matters.",
-    "The bridge over the river was closed before dawn.",
-    "Hybrid retrieval adds a dense score and a lexical score.",
-    "How do I read a file row by row?",
-    "She repaired the old clock with the tweezers.",
-)
-
-
-class GatedEncoder(M3Encoder):
-    """A model whose encoding waits for a gate, so that a test can look while it waits."""
-
-    gate: threading.Event
-
-    def _wait(self) -> None:
-        assert self.gate.wait(timeout=20), "nobody opened the gate: the event loop was blocked"
-
-    def encode_query(self, text: str, **options: Any) -> Representations:
-        self._wait()
-        return super().encode_query(text, **options)
-
-    def encode_documents(self, texts: Any, **options: Any) -> Representations:
-        self._wait()
-        return super().encode_documents(texts, **options)
+from sentences import SIX
 
 
 class Runs(BaseCallbackHandler):
@@ -71,28 +43,13 @@ class Runs(BaseCallbackHandler):
 
 
 @pytest.fixture(scope="session")
-def encoder(tiny_m3: Path) -> M3Encoder:
-    return M3Encoder.from_pretrained(tiny_m3)
-
-
-@pytest.fixture(scope="session")
 def documents() -> tuple[Document, ...]:
     return tuple(
         Document(id=str(n), page_content=text, metadata={"n": n, "even": n % 2 == 0})
-        for n, text in enumerate(TEXTS)
+        for n, text in enumerate(SIX)
     )
 
 
 @pytest.fixture
 def runs() -> Runs:
     return Runs()
-
-
-@pytest.fixture
-def gated(tiny_m3: Path) -> GatedEncoder:
-    """A model with its gate open; ``gate.clear()`` closes it."""
-    encoder = GatedEncoder.from_pretrained(tiny_m3)
-    assert isinstance(encoder, GatedEncoder)
-    encoder.gate = threading.Event()
-    encoder.gate.set()
-    return encoder

@@ -90,7 +90,7 @@ async def test_the_loop_ticks_while_the_model_works(
         await asyncio.sleep(0.001)
     assert not running.done()
     gated.gate.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await running
 
 
@@ -103,7 +103,8 @@ async def test_concurrent_queries_share_forward_passes(
 
     def slow(*_: Any) -> None:
         passes.append(1)
-        time.sleep(0.1)  # long enough for the other queries to queue up behind this one
+        if len(passes) == 1:  # long enough for the others to queue up, on a busy machine too
+            time.sleep(0.5)
 
     handle = gated.checkpoint.backbone.register_forward_pre_hook(slow)
     together = await asyncio.gather(*(retriever.ainvoke(doc.page_content) for doc in documents[:4]))

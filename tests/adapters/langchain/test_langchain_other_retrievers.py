@@ -198,7 +198,7 @@ async def test_async_legs_run_side_by_side_as_child_runs(runs: Any) -> None:
 
     class Meeting(Fixed):
         async def _aget_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await both_started.wait()
             return self.found
 

@@ -1,8 +1,6 @@
 """What the LlamaIndex tests share: one tiny model, six nodes, and handlers that remember."""
 
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,34 +10,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
-from m3_retrievers import M3Encoder
-from m3_retrievers.types.representations import Representations
-
-TEXTS = (
-    "The river rose three metres overnight.",
-    "A librarian finds the one page that matters.",
-    "The bridge over the river was closed before dawn.",
-    "Hybrid retrieval adds a dense score and a lexical score.",
-    "How do I read a file row by row?",
-    "She repaired the old clock with the tweezers.",
-)
-
-
-class GatedEncoder(M3Encoder):
-    """A model whose encoding waits for a gate, so that a test can look while it waits."""
-
-    gate: threading.Event
-
-    def _wait(self) -> None:
-        assert self.gate.wait(timeout=20), "nobody opened the gate: the event loop was blocked"
-
-    def encode_query(self, text: str, **options: Any) -> Representations:
-        self._wait()
-        return super().encode_query(text, **options)
-
-    def encode_documents(self, texts: Any, **options: Any) -> Representations:
-        self._wait()
-        return super().encode_documents(texts, **options)
+from sentences import SIX
 
 
 class Events(BaseEventHandler):
@@ -68,13 +39,8 @@ def make_nodes() -> list[TextNode]:
             excluded_embed_metadata_keys=["n", "even"],
             relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"doc-{n // 3}")},
         )
-        for n, text in enumerate(TEXTS)
+        for n, text in enumerate(SIX)
     ]
-
-
-@pytest.fixture(scope="session")
-def encoder(tiny_m3: Path) -> M3Encoder:
-    return M3Encoder.from_pretrained(tiny_m3)
 
 
 @pytest.fixture
@@ -94,13 +60,3 @@ def events() -> Iterator[Events]:
 def callbacks() -> CallbackManager:
     """A callback manager; ``callbacks.handlers[0]`` remembers what it was told."""
     return CallbackManager([LlamaDebugHandler(print_trace_on_end=False)])
-
-
-@pytest.fixture
-def gated(tiny_m3: Path) -> GatedEncoder:
-    """A model with its gate open; ``gate.clear()`` closes it."""
-    encoder = GatedEncoder.from_pretrained(tiny_m3)
-    assert isinstance(encoder, GatedEncoder)
-    encoder.gate = threading.Event()
-    encoder.gate.set()
-    return encoder

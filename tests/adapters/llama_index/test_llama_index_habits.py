@@ -191,7 +191,7 @@ def test_mmr_finds_what_differs(encoder: M3Encoder) -> None:
     index = VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model)
     near = index.as_retriever(similarity_top_k=2, vector_store_query_mode="hybrid")
     diverse = index.as_retriever(similarity_top_k=2, vector_store_query_mode="mmr")
-    question = "The river rose."
+    question = "The river"  # were it a document's text, every other's MMR score would be 0
     assert ids(near.retrieve(question)) == ["same0", "same1"]
     assert ids(diverse.retrieve(question)) == ["same0", "other"]
     options = {"mmr_threshold": 1.0, "mmr_prefetch_k": 3}

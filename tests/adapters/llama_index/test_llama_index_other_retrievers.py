@@ -196,7 +196,7 @@ async def test_async_legs_run_side_by_side() -> None:
 
     class Meeting(Fixed):
         async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await both_started.wait()
             return self.found
 
