@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from homes_data import BATCH, Shape, real, records
 
-from m3_retrievers.index.durable import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.index.opening import open as open_index
 from m3_retrievers.types.hits import Query

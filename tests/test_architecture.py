@@ -14,7 +14,7 @@ ROOT = Path(m3_retrievers.__file__).parent
 # A file may import only from rows above its own; rooms of one row never import each other.
 ROWS = [
     ["errors"],
-    ["checks"],
+    ["checks", "habits", "names"],
     ["types"],
     ["scoring"],
     ["encoder", "lexical", "index", "corpora"],

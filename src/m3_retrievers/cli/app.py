@@ -14,6 +14,7 @@ app = typer.Typer(
     help="BGE-M3 hybrid retrieval: dense, lexical and ColBERT scores in one index.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -43,7 +44,7 @@ def options(
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
     out: Annotated[
-        Path, typer.Option(help="The folder the index is saved to, without --home.")
+        Path, typer.Option("--out", "-o", help="The folder the index is saved to, without --home.")
     ] = Path("my-index"),
     home: Annotated[
         str | None,
@@ -93,8 +94,8 @@ def search(
     index: Annotated[
         str, typer.Argument(help="A saved index's folder, or an address as --home takes it.")
     ],
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    question: Annotated[list[str], typer.Argument(help="What you want to know.")],
+    k: Annotated[int, typer.Option("-k", "--top-k", help="How many hits.")] = 5,
     filter: Annotated[
         str | None, typer.Option(help='Metadata filter as JSON: \'{"source": "guide.md"}\'.')
     ] = None,
@@ -112,7 +113,15 @@ def search(
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
-        run(index, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
+        run(
+            index,
+            " ".join(question),
+            k=k,
+            filter=filter,
+            explain=explain,
+            model=model,
+            as_json=json,
+        )
 
 
 @app.command()

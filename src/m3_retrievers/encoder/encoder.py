@@ -29,11 +29,13 @@ from m3_retrievers.encoder.settings import (
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.encoder.viewing import view
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 from m3_retrievers.types.tokens import TokenView
 
 
+@guided()
 class M3Encoder(BaseEncoder):
     """BGE-M3 and models of its kind; made by ``from_pretrained``, loaded at first use.
 

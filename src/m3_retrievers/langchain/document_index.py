@@ -20,8 +20,9 @@ from typing_extensions import override
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, K, Scores
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import check_others
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Filter
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import restyled, to_document, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
 from m3_retrievers.langchain.legs import asearch, ls_params, search
@@ -34,6 +35,7 @@ def _hybrid(given: Any) -> HybridRetriever:
     )
 
 
+@guided(**names.OF_DOCUMENT_INDEX)
 class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     """A retriever that documents can be put into and taken out of.
 
@@ -43,7 +45,7 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     run in a thread. (LangChain calls its base class beta; its shape may change.)
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     hybrid: Annotated[HybridRetriever, SkipValidation, BeforeValidator(_hybrid)]
     k: K = 4
@@ -54,6 +56,9 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
 
     def __len__(self) -> int:
         return len(self.hybrid)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty index is one too

@@ -13,7 +13,8 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
-from m3_retrievers.frameworks.options import HybridOptions, check_others, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Index
 from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
 from m3_retrievers.llama_index.fused import afuse_all, filtered, fuse_all
@@ -35,6 +36,7 @@ class EnsembleOptions(RetrieverOptions, HybridOptions, total=False):
     rerank_depth: int
 
 
+@guided()
 class M3EnsembleRetriever(M3Retriever):
     """Hybrid retrieval behind LlamaIndex's retriever interface, over one of two sources.
 
@@ -130,6 +132,8 @@ class M3EnsembleRetriever(M3Retriever):
         made = cls(hybrid, **own)
         hybrid.upsert(to_records(kept), batch_size=batch_size, show_progress=show_progress)
         return made
+
+    from_documents = from_nodes  # documents are nodes
 
     @classmethod
     def from_index(

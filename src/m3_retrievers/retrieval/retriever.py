@@ -14,9 +14,11 @@ from m3_retrievers.checks import check_ids, check_k, check_texts
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.names import OF_RETRIEVERS
 from m3_retrievers.retrieval import saving
 from m3_retrievers.retrieval.planned import Planned
 from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
@@ -35,6 +37,7 @@ from m3_retrievers.types.plan import (
 from m3_retrievers.types.representations import Output, Representations
 
 
+@guided(**OF_RETRIEVERS)
 class HybridRetriever(Planned):
     """Hybrid retrieval over an index, with no framework around it.
 
@@ -72,6 +75,12 @@ class HybridRetriever(Planned):
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.index
+
+    def __bool__(self) -> bool:
+        return True  # an empty retriever is one too
 
     def __repr__(self) -> str:
         return f"HybridRetriever({self.encoder.name!r}, legs={self.legs}, documents={len(self)})"
