@@ -65,8 +65,8 @@ class MilvusIndex(EngineIndex):
     ) -> None:
         asked = asked_layout(modes, colbert)
         self._connection = Connection(uri, token=token, timeout=timeout)
-        self._writing = _writing(uri, collection)
         self.place = f"{self._connection.place}#{collection}"
+        self._writing = _writing(self._connection.path or self._connection.place, collection)
         self._collection = Collection(self._connection, collection)
         self._parts = Parts(self._connection, f"{collection}_parts")
         self._last_place = 0
@@ -251,9 +251,9 @@ def _order(row: Row) -> tuple[int, str]:
     return row["place"], row["key"]
 
 
-def _writing(uri: str, collection: str) -> threading.RLock:
+def _writing(place: str, collection: str) -> threading.RLock:
     """Return the lock of all indexes of this process over one collection."""
-    return _LOCKS.setdefault((uri, collection), threading.RLock())
+    return _LOCKS.setdefault((place, collection), threading.RLock())
 
 
 _LOCKS: dict[tuple[str, str], threading.RLock] = {}
