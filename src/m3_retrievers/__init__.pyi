@@ -2,6 +2,7 @@ from .encoder.combined import CombinedEncoder as CombinedEncoder
 from .encoder.encoder import M3Encoder as M3Encoder
 from .encoder.heads import HeadSpec as HeadSpec
 from .encoder.splade import SpladeEncoder as SpladeEncoder
+from .index.durable import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
 from .index.milvus.index import MilvusIndex as MilvusIndex
 from .index.pgvector.index import PgVectorIndex as PgVectorIndex

@@ -44,13 +44,16 @@ def options(
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder the index is saved to, without --home.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="A folder for the index, or a file NAME.index, kept at every step."
+        ),
     ] = Path("my-index"),
     home: Annotated[
         str | None,
         typer.Option(
-            help="An index that keeps each change at once: ./file.m3, qdrant:./data, "
-            "milvus:./m.db, postgresql://…, qdrant:http://… or milvus:http://…"
+            help="An engine for the index, in place of --out: qdrant:./data, milvus:./m.db, "
+            "postgresql://…, qdrant:http://… or milvus:http://…"
         ),
     ] = None,
     model: Model = "m3-mini",
@@ -92,7 +95,7 @@ def index(
 @app.command()
 def search(
     index: Annotated[
-        str, typer.Argument(help="A saved index's folder, or an address as --home takes it.")
+        str, typer.Argument(help="An index: folder, file, or an address as --home takes it.")
     ],
     question: Annotated[list[str], typer.Argument(help="What you want to know.")],
     k: Annotated[int, typer.Option("-k", "--top-k", help="How many hits.")] = 5,

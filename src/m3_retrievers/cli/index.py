@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from m3_retrievers.cli.console import legs_for, messages, results, write_json
-from m3_retrievers.cli.destination import has_index
+from m3_retrievers.cli.destination import has_index, is_durable, load
 from m3_retrievers.cli.home import retriever_at
 from m3_retrievers.cli.interrupt import stop_requested
 from m3_retrievers.corpora.folder import Folder, check_folder, read_folder
@@ -56,8 +56,11 @@ def run(
             return _update(
                 folder, retriever, encoder, splitter, place=place, model=model, as_json=as_json
             )
+    durable = is_durable(out)
     if exists:
-        retriever = HybridRetriever.load(out, encoder)
+        retriever = load(out, encoder)
+    elif durable:
+        retriever = HybridRetriever.open(out, encoder, legs=legs_for(encoder))
     else:
         retriever = HybridRetriever(encoder, legs=legs_for(encoder))
     return _update(
@@ -68,7 +71,7 @@ def run(
         place=str(out),
         model=model,
         as_json=as_json,
-        save=True,
+        save=not durable,
     )
 
 

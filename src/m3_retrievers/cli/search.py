@@ -7,9 +7,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.cli.destination import load, model_of
 from m3_retrievers.cli.home import model_at, retriever_at
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
@@ -17,7 +19,6 @@ from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.opening import parse_address, shown_address
-from m3_retrievers.index.storage import read_model
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 
@@ -49,22 +50,16 @@ def run(
 
 
 def _retriever(index: str, encoder: M3Encoder) -> AbstractContextManager[HybridRetriever]:
-    """Return a context with the retriever over a saved index or at an address."""
-    if _is_saved(index):
-        return nullcontext(HybridRetriever.load(index, encoder))
+    """Return a context with the retriever over an index in a folder, a file or an engine."""
+    home = parse_address(index)
+    if home.engine == "sqlite":
+        return nullcontext(load(Path(home.target), encoder))
     return retriever_at(index, encoder, create=False)
 
 
-def _is_saved(index: str) -> bool:
-    """Return whether an index is a folder, which ``save`` has to have written, or nothing."""
-    home = parse_address(index)
-    return home.engine == "sqlite" and (home.snapshot or not home.path or not home.path.is_file())
-
-
 def _model_of(index: str) -> Mapping[str, Any]:
-    if _is_saved(index):
-        return read_model(index)
-    return model_at(index)
+    home = parse_address(index)
+    return model_of(Path(home.target)) if home.engine == "sqlite" else model_at(index)
 
 
 def _bundled(index: str, question: str) -> str:
