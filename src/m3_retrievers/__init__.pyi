@@ -4,6 +4,7 @@ from .encoder.heads import HeadSpec as HeadSpec
 from .encoder.splade import SpladeEncoder as SpladeEncoder
 from .index.durable import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
+from .index.milvus.index import MilvusIndex as MilvusIndex
 from .index.pgvector.index import PgVectorIndex as PgVectorIndex
 from .index.qdrant.home import QdrantIndex as QdrantIndex
 from .index.qdrant.options import QdrantStorage as QdrantStorage
