@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+Model = Annotated[str, typer.Option(help="A hub id, a folder, m3-mini, m3-mini-multilingual.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

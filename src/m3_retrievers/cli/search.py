@@ -15,7 +15,7 @@ from m3_retrievers.cli.destination import load, model_of
 from m3_retrievers.cli.home import model_at, retriever_at
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.encoder.mini import BACKBONE, MINI
+from m3_retrievers.encoder.mini import NAMES
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.opening import parse_address, shown_address
@@ -25,7 +25,7 @@ from m3_retrievers.types.hits import Hit
 # Hits whose text is shown with what matched in it; each is read by the model once more.
 _EXPLAINED = 3
 # Models that come with this package or by pip; an index may name them without being trusted.
-_BUNDLED = (MINI, BACKBONE)
+_BUNDLED = NAMES
 
 
 def run(
