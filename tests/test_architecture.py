@@ -21,7 +21,7 @@ ROWS = [
     ["retrieval"],
     ["explain", "training"],
     ["evaluation", "frameworks", "display", "testing"],
-    ["langchain", "llama_index"],
+    ["langchain", "llama_index", "serve"],
     ["cli"],
     ["__main__"],
 ]
@@ -80,6 +80,9 @@ MAY_LOAD = {
     "rich": {"cli", "display"},
     "rank_bm25": {"lexical"},
     "Stemmer": {"lexical"},
+    "httpx": {"encoder"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
     "transformers": {"encoder", "training"},
     "accelerate": {"training"},
     "peft": {"training"},

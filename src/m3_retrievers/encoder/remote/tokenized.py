@@ -24,7 +24,7 @@ from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece
-from m3_retrievers.encoder.reading import Reading, encode_once, read_texts
+from m3_retrievers.encoder.reading import Reading, encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.answers import numbers
 from m3_retrievers.encoder.remote.connection import about_texts
@@ -155,6 +155,20 @@ class TokenizedEncoder(BaseEncoder):
         """Return a text's tokens as they are sent, each with its weight where there is one."""
         check_texts([text])
         return self._viewed(text, query)
+
+    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
+        """Return (n,) how many tokens of each text enter the model, without running it.
+
+        Warns and raises as encoding would.
+        """
+        reading = read_texts(
+            self._vocabulary.get(),
+            check_texts(texts),
+            query=query,
+            settings=self.settings,
+            name=self.name,
+        )
+        return token_counts(reading)
 
     def close(self) -> None:
         """Close the connections; a later call opens others."""
