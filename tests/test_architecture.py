@@ -107,6 +107,7 @@ def test_the_table_of_contents_is_what_it_is():
         "CombinedEncoder",
         "HeadSpec",
         "Hit",
+        "HttpEncoder",
         "HybridRetriever",
         "HybridWeights",
         "LocalIndex",
@@ -116,6 +117,8 @@ def test_the_table_of_contents_is_what_it_is():
         "Representations",
         "Scores",
         "SpladeEncoder",
+        "TeiEncoder",
+        "VllmEncoder",
         "WeightedSum",
     ]
     for name in m3_retrievers.__all__:
@@ -132,10 +135,12 @@ def test_the_table_of_contents_is_what_it_is():
         "m3_retrievers.llama_index",
         "m3_retrievers.training",
         "m3_retrievers.explain",
+        "m3_retrievers.serve",
     ],
 )
 def test_importing_the_package_loads_neither_torch_nor_a_framework(module):
-    heavy = "{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25'}"
+    heavy = """{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25',
+             'httpx', 'starlette', 'uvicorn'}"""
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

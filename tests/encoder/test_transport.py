@@ -12,7 +12,7 @@ import pytest
 
 from m3_retrievers import HybridRetriever
 from m3_retrievers.encoder.remote.connection import Connection, connect
-from m3_retrievers.encoder.remote.transport import Request
+from m3_retrievers.encoder.remote.exchange import Request
 from m3_retrievers.encoder.remote.vllm import VllmEncoder
 from m3_retrievers.errors import EncoderAnswerError, EncoderUnavailableError
 from model_servers import Weights, as_json, running, vllm

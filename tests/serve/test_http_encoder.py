@@ -185,7 +185,9 @@ def liar(encoder):
 def body_of(encoder, change, about=None):
     """Return a right answer with some of its arrays changed."""
     content = packed(
-        encoder.encode_documents(["page"]), about or {"fingerprint": "f"}, dtype="float32"
+        encoder.encode_documents(["page of a river"]),
+        about or {"fingerprint": "f"},
+        dtype="float32",
     )
     arrays = load(content)
     size = int.from_bytes(content[:8], "little")

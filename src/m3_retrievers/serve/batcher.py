@@ -67,6 +67,7 @@ class Batcher:
         self._encoder, self._budget, self._queue = encoder, budget, queue
         self._metrics = metrics
         self._waiting: dict[int, _Item] = {}
+        self._running: Sequence[_Item] = ()
         self._numbers = count()
         self._arrived = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="m3-serve")
@@ -83,7 +84,7 @@ class Batcher:
             self._worker.cancel()
             await asyncio.wait({self._worker})
         gone = EncoderUnavailableError("The server is shutting down. Ask another, or again later.")
-        for job in {item.job for item in self._waiting.values()}:
+        for job in {item.job for item in (*self._running, *self._waiting.values())}:
             if not job.future.done():
                 job.future.set_exception(gone)
         self._waiting.clear()
@@ -144,7 +145,7 @@ class Batcher:
             while not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            items = self._next()
+            items = self._running = self._next()
             self._count()
             call = items[0].job.call
             if call is not None:

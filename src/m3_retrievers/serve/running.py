@@ -33,6 +33,7 @@ def run(
     if type(port) is not int or not 0 <= port < 2**16:
         raise InputError(f"port expects an integer from 0 to 65535, got {port!r:.40}.")
     bounds = limits or Limits()
+    encoder.encode_documents(["a"])  # a model that cannot be loaded is said before a port is open
     app = create_app(
         encoder,
         retriever,

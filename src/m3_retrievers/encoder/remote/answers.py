@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from m3_retrievers.encoder.remote.transport import Answer
+from m3_retrievers.encoder.remote.exchange import Answer
 
 
 def rows_of(answer: Answer, found: object, count: int, *, what: str) -> list[Any]:

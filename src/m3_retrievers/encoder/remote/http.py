@@ -19,7 +19,7 @@ from m3_retrievers.encoder.pieces import Tokens
 from m3_retrievers.encoder.reading import Reading, encode_once
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.connection import Connection, about_texts, connect
-from m3_retrievers.encoder.remote.transport import Answer, Request
+from m3_retrievers.encoder.remote.exchange import Answer, Request
 from m3_retrievers.encoder.remote.wire import WireType, check_wire_type, unpacked
 from m3_retrievers.errors import InputError, M3Warning, MissingHeadError
 from m3_retrievers.types.packed import TokenWeight

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,13 +34,16 @@ from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.answers import numbers, rows_of
 from m3_retrievers.encoder.remote.connection import Connection, connect, shown
+from m3_retrievers.encoder.remote.exchange import Answer
 from m3_retrievers.encoder.remote.tokenized import TokenizedEncoder, ask_in_batches
-from m3_retrievers.encoder.remote.transport import Answer, Transport
 from m3_retrievers.encoder.settings import Settings
 from m3_retrievers.encoder.source import Pooling
 from m3_retrievers.errors import EncoderAnswerError, InputError
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import Output
+
+if TYPE_CHECKING:
+    from m3_retrievers.encoder.remote.transport import Transport
 
 # A token's 1,024 numbers are about 12 kB of JSON: 2,048 tokens make an answer of 25 MB.
 _CONNECTION = Connection(batch_tokens=2_048)

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from m3_retrievers.encoder.reading import Reading, encode_once, read_texts, toke
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.answers import numbers
 from m3_retrievers.encoder.remote.connection import about_texts
-from m3_retrievers.encoder.remote.transport import Answer, Request, Transport
+from m3_retrievers.encoder.remote.exchange import Answer, Request
 from m3_retrievers.encoder.settings import Settings, weights_for
 from m3_retrievers.encoder.source import find_folder, tokenizer_file
 from m3_retrievers.encoder.viewing import view
@@ -37,6 +37,9 @@ from m3_retrievers.errors import MissingHeadError
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import Output, Representations
 from m3_retrievers.types.tokens import TokenView
+
+if TYPE_CHECKING:
+    from m3_retrievers.encoder.remote.transport import Transport
 
 # BGE-M3's; a server that takes less says so, where it can
 LONGEST = 8192

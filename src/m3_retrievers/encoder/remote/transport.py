@@ -9,14 +9,14 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.remote.connection import Connection, shown
+from m3_retrievers.encoder.remote.exchange import Answer, Request
 from m3_retrievers.errors import EncoderAnswerError, EncoderUnavailableError
 
 # The server says that it would answer later, or a proxy that its server was away for a moment.
@@ -32,41 +32,6 @@ _ADVICE = {
     404: "Check the address, and that the server is of this kind and serves this task.",
     413: "Send fewer tokens a request: Connection(batch_tokens=…), or shorten the text.",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """One request. about: the texts it is of, as messages speak of them."""
-
-    path: str
-    payload: Any = None
-    about: str = ""
-    method: Literal["GET", "POST"] = "POST"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What a server answered with status 200, and to what."""
-
-    content: bytes
-    headers: httpx.Headers
-    server: str
-    about: str
-
-    def json(self) -> Any:
-        """Return the JSON of the answer; EncoderAnswerError where it is none."""
-        try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError) as error:
-            raise self.wrong("JSON", f"{self.content[:80]!r}") from error
-
-    def wrong(self, expected: str, got: str) -> EncoderAnswerError:
-        """Return the error for an answer that cannot be right."""
-        of = f" for {self.about}" if self.about else ""
-        return EncoderAnswerError(
-            f"{self.server} is expected to answer with {expected}{of}, got {got}. Check that it "
-            "serves the model this encoder was made for."
-        )
 
 
 class Transport:
@@ -153,7 +118,7 @@ class Transport:
                 last, asked = f"{type(error).__name__}: {error}", None
             else:
                 if status == 200:
-                    return Answer(content, headers, self.server + request.path, request.about)
+                    return Answer(content, self.server + request.path, request.about)
                 last, asked = f"status {status}{_reason(content)}", headers.get("retry-after")
                 if status >= 500 and status not in _BUSY:
                     break

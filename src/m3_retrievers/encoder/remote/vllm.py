@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.answers import numbers, rows_of, unit_rows
 from m3_retrievers.encoder.remote.connection import Connection, connect, shown
+from m3_retrievers.encoder.remote.exchange import Answer
 from m3_retrievers.encoder.remote.tokenized import TokenizedEncoder, ask_in_batches
-from m3_retrievers.encoder.remote.transport import Answer, Transport
 from m3_retrievers.encoder.settings import Settings
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
+
+if TYPE_CHECKING:
+    from m3_retrievers.encoder.remote.transport import Transport
 
 _TASKS = {"sparse": "token_classify", "colbert": "token_embed"}
 

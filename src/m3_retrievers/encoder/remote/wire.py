@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,10 @@ from safetensors.numpy import load, save
 from scipy import sparse as sp
 
 from m3_retrievers.encoder.remote.answers import numbers, unit_rows
+from m3_retrievers.encoder.remote.exchange import Answer
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Output, Representations
-
-if TYPE_CHECKING:
-    from m3_retrievers.encoder.remote.transport import Answer
 
 MEDIA_TYPE = "application/vnd.m3-retrievers+safetensors"
 WireType: TypeAlias = Literal["float32", "float16"]
