@@ -212,8 +212,13 @@ def main() -> None:
             print({key: rounds[-1][key] for key in rounds[-1] if key != "memory_mb"})
         metrics = httpx.get(f"{url}/metrics").text.splitlines()
         counts = [line for line in metrics if line.startswith("m3_retrievers_") and "{" not in line]
-        result = {"machine": machine(threads=torch.get_num_threads()), "model": about["model"]["name"], "rounds": rounds}
-        write_result(options.out, {**result, "metrics": counts})
+        result = {
+            "machine": machine(threads=torch.get_num_threads()),
+            "model": about["model"]["name"],
+            "rounds": rounds,
+            "metrics": counts,
+        }
+        write_result(options.out, result)
     finally:
         server.terminate()
         server.wait()

@@ -5,6 +5,7 @@ from .encoder.remote.http import HttpEncoder as HttpEncoder
 from .encoder.remote.tei import TeiEncoder as TeiEncoder
 from .encoder.remote.vllm import VllmEncoder as VllmEncoder
 from .encoder.splade import SpladeEncoder as SpladeEncoder
+from .index.durable import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
 from .lexical.bm25 import BM25 as BM25
 from .retrieval.retriever import HybridRetriever as HybridRetriever

@@ -4,6 +4,7 @@
 
     M3Error
     ├── InputError (ValueError)          a value the caller passed
+    │   ├── CallError (TypeError)        an argument the call does not take, or one it lacks
     │   ├── DuplicateIdError             an id given twice, or already in the index
     │   ├── FilterError                  a metadata filter that cannot be read
     │   ├── TextTooLongError             a text over the limit, with truncation="error"
@@ -21,6 +22,8 @@
     ├── EncoderAnswerError (ValueError)  a model's server refuses, or its answer cannot be right
     ├── TrainingError (RuntimeError)     training went where it cannot succeed
     ├── MissingOutputError (ValueError)  a score needs an output that was not computed
+    ├── UnknownNameError (AttributeError)    a name of another library; here it is called so
+    ├── UnknownImportError (ImportError)     a name is imported from where it is not
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
     M3Warning (UserWarning)
@@ -51,6 +54,10 @@ class M3Error(Exception):
 
 class InputError(M3Error, ValueError):
     """A value passed by the caller is outside what the call accepts."""
+
+
+class CallError(InputError, TypeError):
+    """A call has an argument that it does not take, or lacks one that it needs."""
 
 
 class DuplicateIdError(InputError):
@@ -121,6 +128,14 @@ class MissingOutputError(M3Error, ValueError):
     """A score needs a representation that was not computed."""
 
 
+class UnknownNameError(M3Error, AttributeError):
+    """An object is asked for a name of another library; the message says what to write."""
+
+
+class UnknownImportError(M3Error, ImportError):
+    """A name is imported from where it is not; the message says where it is."""
+
+
 class MissingExtraError(M3Error, ImportError):
     """An optional dependency is missing; the message holds the pip command."""
 
@@ -161,7 +176,10 @@ class TrainingWarning(M3Warning):
 _BETWEEN = {
     "m3_retrievers",
     "langchain_core",
+    "langchain_classic",
     "llama_index",
+    "llama_index_instrumentation",  # whose wrapper is the last frame of every LlamaIndex call
+    "wrapt",
     "pydantic",
     "asyncio",
     "concurrent",

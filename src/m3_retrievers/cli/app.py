@@ -14,6 +14,7 @@ app = typer.Typer(
     help="BGE-M3 hybrid retrieval: dense, lexical and ColBERT scores in one index.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -42,7 +43,12 @@ def options(
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
-    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="A folder for the index, or a file NAME.index, kept at every step."
+        ),
+    ] = Path("my-index"),
     model: Model = "m3-mini",
     chunk: Annotated[
         int | None,
@@ -80,9 +86,9 @@ def index(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="A saved index.")],
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    folder: Annotated[Path, typer.Argument(help="An index: folder or file.")],
+    question: Annotated[list[str], typer.Argument(help="What you want to know.")],
+    k: Annotated[int, typer.Option("-k", "--top-k", help="How many hits.")] = 5,
     filter: Annotated[
         str | None, typer.Option(help='Metadata filter as JSON: \'{"source": "guide.md"}\'.')
     ] = None,
@@ -100,7 +106,15 @@ def search(
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
-        run(folder, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
+        run(
+            folder,
+            " ".join(question),
+            k=k,
+            filter=filter,
+            explain=explain,
+            model=model,
+            as_json=json,
+        )
 
 
 @app.command()
@@ -135,17 +149,16 @@ def serve(
     """Serve a model, and an index if there is one, to clients of OpenAI, TEI and HttpEncoder."""
     from m3_retrievers.cli.serve import run
 
-    with warnings_as_messages():
-        run(
-            folder,
-            model=model,
-            host=host,
-            port=port,
-            api_key=api_key,
-            batch_tokens=max_batch_tokens,
-            queue=queue,
-            timeout=timeout,
-        )
+    run(
+        folder,
+        model=model,
+        host=host,
+        port=port,
+        api_key=api_key,
+        batch_tokens=max_batch_tokens,
+        queue=queue,
+        timeout=timeout,
+    )
 
 
 @app.command()

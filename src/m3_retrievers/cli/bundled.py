@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from m3_retrievers.cli.destination import model_of
 from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.storage import read_model
 
 # Models that come with this package or by pip; an index may name them without being trusted.
 _BUNDLED = (MINI, BACKBONE)
@@ -20,7 +20,7 @@ def bundled_model(folder: Path, command: Sequence[str]) -> str:
     An index may come from anyone, and its model's name is a path to load or a repository to
     download: whoever searches decides on that. command: what was typed, for the message.
     """
-    name = str(read_model(folder).get("name", ""))
+    name = str(model_of(folder).get("name", ""))
     if name in _BUNDLED:
         return name
     built = f"was built by the model {name!r}" if name else "names no model"

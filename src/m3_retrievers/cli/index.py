@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from m3_retrievers.cli.console import legs_for, messages, results, write_json
-from m3_retrievers.cli.destination import has_index
+from m3_retrievers.cli.destination import has_index, is_durable, load
 from m3_retrievers.cli.interrupt import stop_requested
 from m3_retrievers.corpora.folder import Folder, check_folder, read_folder
 from m3_retrievers.corpora.splitting import Spans, Splitter
@@ -43,8 +43,11 @@ def run(folder: Path, *, out: Path, model: str, options: Options, as_json: bool)
     exists = has_index(out)
     encoder = M3Encoder.from_pretrained(model, truncation=options.truncation)
     splitter = splitter_for(encoder, options)
+    durable = is_durable(out)
     if exists:
-        retriever = HybridRetriever.load(out, encoder)
+        retriever = load(out, encoder)
+    elif durable:
+        retriever = HybridRetriever.open(out, encoder, legs=legs_for(encoder))
     else:
         retriever = HybridRetriever(encoder, legs=legs_for(encoder))
     known = {record.id: record for record in retriever.get(retriever.index.ids)}
@@ -54,7 +57,7 @@ def run(folder: Path, *, out: Path, model: str, options: Options, as_json: bool)
     gone = list(known.keys() - {record.id for record in found.passages})
     retriever.delete(gone)
     done = _encode(retriever, encoder, changed, splitter)
-    if done or gone:
+    if (done or gone) and not durable:
         retriever.save(out)
     finished = done == len(changed)
     if not finished:

@@ -10,6 +10,7 @@ from typing import Any
 
 from m3_retrievers.cli.bundled import bundled_model
 from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.cli.destination import load
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
@@ -36,7 +37,7 @@ def run(
     encoder = M3Encoder.from_pretrained(
         model or bundled_model(folder, ["search", str(folder), question])
     )
-    retriever = HybridRetriever.load(folder, encoder)
+    retriever = load(folder, encoder)
     hits = retriever.search(question, k=k, filter=wanted)
     if as_json:
         write_json(_record(question, hits, retriever, explain=explain))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.cli.bundled import bundled_model
-from m3_retrievers.cli.console import messages
+from m3_retrievers.cli.console import messages, warnings_as_messages
+from m3_retrievers.cli.destination import load
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.mini import MINI
-from m3_retrievers.retrieval.retriever import HybridRetriever
 
 
 def run(
@@ -34,8 +34,9 @@ def run(
         batch_tokens=batch_tokens, queue=queue, max_texts=min(512, queue), timeout=timeout
     )
     name = model or (MINI if folder is None else bundled_model(folder, ["serve", str(folder)]))
-    encoder = M3Encoder.from_pretrained(name)
-    retriever = None if folder is None else HybridRetriever.load(folder, encoder)
+    with warnings_as_messages():  # not while it serves: they would be gathered until its end
+        encoder = M3Encoder.from_pretrained(name)
+        retriever = None if folder is None else load(folder, encoder)
     what = name if retriever is None else f"{name} and {len(retriever)} passages of {folder}"
     messages.print(f"Serving {what} at http://{host}:{port} (Ctrl-C stops it).", soft_wrap=True)
     if api_key is None and not is_local(host):

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from m3_retrievers import scoring
-from m3_retrievers.checks import check_k, check_texts
+from m3_retrievers.checks import check_k, check_text, check_texts
 from m3_retrievers.encoder import forking
 from m3_retrievers.encoder.coalesce import Coalesced
 from m3_retrievers.encoder.distinct import distinct_pairs
@@ -23,6 +23,8 @@ from m3_retrievers.encoder.reading import progress
 from m3_retrievers.encoder.recent import Keep, Recent
 from m3_retrievers.encoder.settings import choose_outputs
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
+from m3_retrievers.names import OF_ENCODERS
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import Output, Representations
 from m3_retrievers.types.scores import Scores
@@ -104,6 +106,7 @@ class Encoder(Protocol):
         ...
 
 
+@guided(**OF_ENCODERS)
 class BaseEncoder(ABC):
     """An encoder from one method that computes.
 
@@ -208,10 +211,7 @@ class BaseEncoder(ABC):
 
         Threads that call this at the same time share a forward pass.
         """
-        if not isinstance(text, str):
-            raise InputError(
-                f"A query expects one string, got {type(text).__name__} ({text!r:.60})."
-            )
+        check_text(text)
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._sharing:
             run = partial(self._queries_apart, outputs=wanted)

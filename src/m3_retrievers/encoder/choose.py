@@ -9,6 +9,7 @@ from typing import Any
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.settings import Settings
+from m3_retrievers.encoder.splade import SpladeEncoder
 from m3_retrievers.errors import InputError
 
 
@@ -26,6 +27,16 @@ def as_encoder(encoder: Encoder | str | Path) -> Encoder:
             "'m3-mini', 'BAAI/bge-m3', a model folder, or M3Encoder.from_pretrained(…)."
         )
     return encoder
+
+
+def as_splade(encoder: Encoder | str | Path) -> Encoder:
+    """Return the encoder itself, or the one that ``SpladeEncoder.from_pretrained`` makes of a name.
+
+    Raises as ``as_encoder`` does.
+    """
+    if isinstance(encoder, str | Path):
+        return SpladeEncoder.from_pretrained(encoder)
+    return as_encoder(encoder)
 
 
 def settings_of(encoder: Encoder) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.embeddings import EmbeddingsEncoder
 from m3_retrievers.encoder.settings import weights_for
 from m3_retrievers.errors import InputError, MissingHeadError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 from m3_retrievers.types.tokens import TokenView
 
 
+@guided()
 class CombinedEncoder(BaseEncoder):
     """Dense vectors, term weights and ColBERT vectors, each from the encoder that makes them best.
 

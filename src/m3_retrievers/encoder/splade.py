@@ -41,11 +41,13 @@ from m3_retrievers.encoder.splade_source import (
 )
 from m3_retrievers.encoder.viewing import tokens_of, unseen_tokens
 from m3_retrievers.errors import MissingHeadError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import Output, Representations
 from m3_retrievers.types.tokens import TokenView
 
 
+@guided()
 class SpladeEncoder(BaseEncoder):
     """A SPLADE model: sparse alone; made by ``from_pretrained``, loaded at first use.
 

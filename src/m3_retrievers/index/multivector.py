@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,65 +24,60 @@ COLBERT_DTYPES: tuple[ColbertDtype, ...] = ("float16", "float32")
 _VALUES_AT_ONCE = 1 << 20
 
 
-class MultiVectorIndex:
-    """One matrix of token vectors a row, packed, rows numbered in order of appending.
+class ColbertStore(ABC):
+    """Token vectors of n rows and MaxSim over them, wherever they are kept.
 
-    dtype: "float16" halves the memory; it moves a score by less than 1e-3.
-
-    A row's score depends on the rows asked for, not on where they lie.
-
-    >>> index = MultiVectorIndex(dtype="float32")
-    >>> index.append(MultiVectors.from_rows([np.eye(2, dtype=np.float32)]))
-    >>> query = MultiVectors.from_rows([np.array([[0, 1], [-1, 0]], np.float32)])
-    >>> index.score(query, np.array([0])).tolist()
-    [0.5]
+    Rows are numbered in order of appending. A row's score depends on the rows asked for, not
+    on where they lie.
     """
 
-    def __init__(
-        self, vectors: MultiVectors | None = None, *, dtype: ColbertDtype = "float16"
-    ) -> None:
-        """Start with the vectors of n rows, if any; the first rows fix the width."""
-        if dtype not in COLBERT_DTYPES:
-            raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {dtype!r}.")
-        self.dtype = dtype
-        self._vectors: GrowingRows | None = None
-        self._ends = GrowingRows(np.zeros(1, np.int64))
-        if vectors is not None:
-            self._vectors = GrowingRows(vectors.astype(dtype).vectors)
-            self._ends = GrowingRows(vectors.offsets)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
+    dtype: ColbertDtype
 
     @property
-    def packed(self) -> MultiVectors:
-        """The token vectors of all rows, a view."""
-        vectors = np.empty((0, 0), self.dtype) if self._vectors is None else self._vectors.rows
-        return MultiVectors(vectors, self._ends.rows)
+    @abstractmethod
+    def width(self) -> int | None:
+        """The vectors' width, None before the first rows."""
 
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
     def append(self, vectors: MultiVectors) -> None:
         """Add the vectors of m rows behind the others; raises InputError for another width."""
-        if self._vectors is None:
-            self._vectors = GrowingRows(np.empty((0, vectors.dimension), self.dtype))
-        self._check_width(vectors.dimension)
-        first = len(self._vectors)
-        self._vectors.append(vectors.vectors)
-        self._ends.append(first + vectors.offsets[1:])
+
+    @abstractmethod
+    def extend(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add the rows that ``arrays`` gave away behind the others."""
+
+    @abstractmethod
+    def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
+        """Return what is kept of the given rows (r,) as plain arrays."""
+
+    @abstractmethod
+    def keep(self, rows: NDArray[np.integer[Any]]) -> ColbertStore:
+        """Return a store of the given rows (r,) alone."""
+
+    @abstractmethod
+    def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return (r,) the number of vectors of each of the given rows."""
+
+    @abstractmethod
+    def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
+        """Return the token vectors of the given rows (r,) to read, which may be a view."""
 
     def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
-        """Return the token vectors of the given rows (r,), copied where they do not adjoin."""
-        return _gather(self.packed, rows)
+        """Return the token vectors of the given rows (r,), copied."""
+        vectors = self.gather(rows)
+        return MultiVectors(vectors.vectors.copy(), vectors.offsets)
 
     def score(self, query: MultiVectors, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return (r,) MaxSim of a query, one text, with the given rows (r,)."""
         scores = np.zeros(len(rows), np.float32)
         if not len(rows):
             return scores
-        self._check_width(query.dimension)
-        packed = self.packed
-        lengths = packed.offsets[rows + 1] - packed.offsets[rows]
-        for first, last in _runs(lengths * query.dimension):
-            documents = _gather(packed, rows[first:last])
+        self.check_width(query.dimension)
+        for first, last in _runs(self.lengths(rows) * query.dimension):
+            documents = self.gather(rows[first:last])
             scores[first:last] = scoring.maxsim(query, documents)[0]
         return scores
 
@@ -96,13 +93,90 @@ class MultiVectorIndex:
         best = top_k(scores, k)
         return rows[best], scores[best]
 
-    def _check_width(self, width: int) -> None:
-        held = width if self._vectors is None else self._vectors.rows.shape[1]
-        if width != held:
+    def check_width(self, width: int) -> None:
+        """Raise InputError for vectors of another width than those that are kept."""
+        if width != (width if self.width is None else self.width):
             raise InputError(
-                f"This index holds ColBERT vectors of width {held}, got {width}. "
+                f"This index holds ColBERT vectors of width {self.width}, got {width}. "
                 "Encode with the model it was built with."
             )
+
+
+class MultiVectorIndex(ColbertStore):
+    """One matrix of token vectors a row, packed in memory.
+
+    dtype: "float16" halves the memory; it moves a score by less than 1e-3.
+
+    >>> index = MultiVectorIndex(dtype="float32")
+    >>> index.append(MultiVectors.from_rows([np.eye(2, dtype=np.float32)]))
+    >>> query = MultiVectors.from_rows([np.array([[0, 1], [-1, 0]], np.float32)])
+    >>> index.score(query, np.array([0])).tolist()
+    [0.5]
+    """
+
+    def __init__(
+        self, vectors: MultiVectors | None = None, *, dtype: ColbertDtype = "float16"
+    ) -> None:
+        """Start with the vectors of n rows, if any; the first rows fix the width."""
+        check_colbert_dtype(dtype)
+        self.dtype = dtype
+        self._vectors: GrowingRows | None = None
+        self._ends = GrowingRows(np.zeros(1, np.int64))
+        if vectors is not None:
+            self._vectors = GrowingRows(vectors.astype(dtype).vectors)
+            self._ends = GrowingRows(vectors.offsets)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def width(self) -> int | None:
+        """The vectors' width, None before the first rows."""
+        return None if self._vectors is None else self._vectors.rows.shape[1]
+
+    @property
+    def packed(self) -> MultiVectors:
+        """The token vectors of all rows, a view."""
+        vectors = np.empty((0, 0), self.dtype) if self._vectors is None else self._vectors.rows
+        return MultiVectors(vectors, self._ends.rows)
+
+    def append(self, vectors: MultiVectors) -> None:
+        """Add the vectors of m rows behind the others; raises InputError for another width."""
+        if self._vectors is None:
+            self._vectors = GrowingRows(np.empty((0, vectors.dimension), self.dtype))
+        self.check_width(vectors.dimension)
+        first = len(self._vectors)
+        self._vectors.append(vectors.vectors)
+        self._ends.append(first + vectors.offsets[1:])
+
+    def extend(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add the rows that ``arrays`` gave away behind the others."""
+        self.append(MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"]))
+
+    def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the vectors of the given rows (r,) and their offsets (r + 1,)."""
+        kept = self.gather(rows)
+        return {"colbert.vectors": kept.vectors, "colbert.offsets": kept.offsets}
+
+    def keep(self, rows: NDArray[np.integer[Any]]) -> MultiVectorIndex:
+        """Return an index of the given rows (r,) alone; none of them take any width."""
+        return MultiVectorIndex(self.take(rows) if len(rows) else None, dtype=self.dtype)
+
+    def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return (r,) the number of vectors of each of the given rows."""
+        ends = self._ends.rows
+        lengths: NDArray[np.int64] = ends[rows + 1] - ends[rows]
+        return lengths
+
+    def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
+        """Return the token vectors of the given rows (r,): a view where they adjoin."""
+        return _gather(self.packed, rows)
+
+
+def check_colbert_dtype(dtype: str) -> None:
+    """Raise InputError for a precision that no store keeps."""
+    if dtype not in COLBERT_DTYPES:
+        raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {dtype!r}.")
 
 
 def _gather(packed: MultiVectors, rows: NDArray[np.integer[Any]]) -> MultiVectors:

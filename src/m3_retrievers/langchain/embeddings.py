@@ -9,9 +9,12 @@ from langchain_core.embeddings import Embeddings
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.frameworks.vectors import unit_rows
+from m3_retrievers.habits import guided
+from m3_retrievers.langchain import names
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(**names.OF_EMBEDDINGS)
 class M3Embeddings(Embeddings):
     """Dense vectors of length 1 for any LangChain vector store: compare by inner product.
 

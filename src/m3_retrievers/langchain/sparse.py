@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
+from m3_retrievers.habits import guided
 from m3_retrievers.retrieval.threads import in_thread
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from m3_retrievers.langchain.qdrant import M3QdrantSparseEmbeddings
 
 
+@guided()
 class M3SparseEmbeddings:
     """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
 

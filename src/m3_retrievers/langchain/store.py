@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.base import Encoder
@@ -17,9 +16,12 @@ from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import check_others, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
-from m3_retrievers.index.base import Filter
+from m3_retrievers.frameworks.vectors import as_vector
+from m3_retrievers.habits import check_others, guided
+from m3_retrievers.index.base import Filter, Index
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import (
     from_hit,
     make_documents,
@@ -35,6 +37,7 @@ from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Representations
 
 
+@guided(**names.OF_STORE)
 class M3VectorStore(VectorStore):
     """An updatable store whose similarity search is the whole hybrid retrieval.
 
@@ -62,6 +65,9 @@ class M3VectorStore(VectorStore):
 
     def __len__(self) -> int:
         return len(self.hybrid)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty store is one too
@@ -112,6 +118,7 @@ class M3VectorStore(VectorStore):
         legs, recall, fusion, weights, bm25, tokenizer, as for ``M3EnsembleRetriever``. Raises
         InputError for other embeddings and for options that are not known.
         """
+        check_others(kwargs, cls.from_documents, also=HybridOptions.__annotations__)
         made_with = _encoder(encoder if embedding is None else embedding)
         hybrid = hybrid_retriever(made_with, options=kwargs, method=cls.from_documents)
         made = cls(hybrid, scores=scores)
@@ -225,6 +232,11 @@ class M3VectorStore(VectorStore):
         check_others(kwargs, self.max_marginal_relevance_search_by_vector)
         return self._diverse(embedding, self._nearest(embedding, fetch_k, filter), k, lambda_mult)
 
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return a retriever over the store, with ``search_type`` and ``search_kwargs``."""
+        check_others(kwargs, self.as_retriever, also=VectorStoreRetriever.model_fields)
+        return super().as_retriever(**kwargs)
+
     def save(self, folder: str | Path) -> None:
         """Write the store to a folder; see ``HybridRetriever.save``."""
         self.hybrid.save(folder)
@@ -237,8 +249,21 @@ class M3VectorStore(VectorStore):
         """
         return cls(HybridRetriever.load(folder, _encoder(encoder)))
 
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | Embeddings | str | Path,
+        **options: Unpack[HybridOptions],
+    ) -> M3VectorStore:
+        """Return a store whose every change is on the disk; see ``HybridRetriever.open``.
+
+        path: of the file, made if missing. encoder: the model, M3Embeddings of it, or its name.
+        """
+        return cls(opened_retriever(path, _encoder(encoder), options=options, method=cls.open))
+
     def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
-        query = Query("", Representations(dense=np.array([embedding], np.float32)))
+        query = Query("", Representations(dense=as_vector(embedding)))
         return self.hybrid.get(self.hybrid.index.recall(query, "dense", k=k, filter=filter).ids)
 
     def _diverse(
@@ -250,7 +275,7 @@ class M3VectorStore(VectorStore):
     ) -> list[Document]:
         check_k(k)
         stored = self.hybrid.vectors([record.id for record in records], outputs=("dense",))
-        query, vectors = np.array(embedding, np.float32), stored.require("dense")
+        query, vectors = as_vector(embedding)[0], stored.require("dense")
         chosen = mmr(query, vectors, k=k, trade_off=lambda_mult)
         return [to_document(records[at]) for at in chosen]
 

@@ -13,10 +13,13 @@ from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import settings_of
 from m3_retrievers.frameworks.fields import EncoderField
 from m3_retrievers.frameworks.vectors import unit_rows
+from m3_retrievers.habits import guided
+from m3_retrievers.llama_index import names
 from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(**names.OF_EMBEDDING)
 class M3Embedding(StrictComponent, BaseEmbedding):
     """Dense vectors of length 1, for any LlamaIndex index or vector store.
 
@@ -34,7 +37,8 @@ class M3Embedding(StrictComponent, BaseEmbedding):
     @model_validator(mode="after")
     def _take_name(self) -> Self:
         if "model_name" not in self.model_fields_set:
-            self.model_name = self.encoder.name
+            # past the check of what is set, which would come here again
+            self.__dict__["model_name"] = self.encoder.name
         return self
 
     @computed_field

@@ -24,14 +24,10 @@ from m3_retrievers.checks import check_ids
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.inputs import all_of, as_hybrid
-from m3_retrievers.frameworks.options import (
-    HybridOptions,
-    check_options,
-    check_others,
-    hybrid_retriever,
-)
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
+from m3_retrievers.habits import check_options, check_others, guided
 from m3_retrievers.index.base import Index
-from m3_retrievers.llama_index import storage
+from m3_retrievers.llama_index import names, storage
 from m3_retrievers.llama_index.embeddings import M3Embedding
 from m3_retrievers.llama_index.filters import Filters, to_filter
 from m3_retrievers.llama_index.nodes import REF_DOC_ID, check_nodes, to_node, to_records
@@ -40,6 +36,7 @@ from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(**names.OF_STORE)
 class M3VectorStore(BasePydanticVectorStore):
     """An updatable store that searches by vectors, by terms, or by the whole hybrid score.
 
@@ -99,6 +96,11 @@ class M3VectorStore(BasePydanticVectorStore):
         made.add(check_nodes(nodes), batch_size=batch_size, show_progress=show_progress)
         return made
 
+    from_documents = from_nodes  # documents are nodes
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
+
     def __len__(self) -> int:
         return len(self.hybrid)
 
@@ -151,6 +153,11 @@ class M3VectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of one document; an unknown one has none."""
         check_others(delete_kwargs, self.delete)
+        if not isinstance(ref_doc_id, str):
+            raise InputError(
+                f"delete expects the id of one document, got {ref_doc_id!r:.60}. To remove "
+                "nodes by their own ids use delete_nodes."
+            )
         self.hybrid.delete(filter={REF_DOC_ID: {"$eq": ref_doc_id}})
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -228,6 +235,11 @@ class M3VectorStore(BasePydanticVectorStore):
 
         Raises InputError for a mode that the store or its index does not have.
         """
+        if not isinstance(query, VectorStoreQuery):
+            raise InputError(
+                f"query expects a VectorStoreQuery, got {query!r:.60}. Write "
+                "VectorStoreQuery(query_str=…, similarity_top_k=…)."
+            )
         known = ("mmr_threshold", "mmr_prefetch_k")
         check_options(kwargs, known=known, owner="M3VectorStore.query")
         of_documents = {REF_DOC_ID: {"$in": query.doc_ids}} if query.doc_ids else None
@@ -243,10 +255,8 @@ class M3VectorStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Write the store to a folder of this name; see ``HybridRetriever.save``.
 
-        ``StorageContext.persist`` names a .json file: then the folder stands beside it, and the
-        file says how to read it to whoever takes it for a store of LlamaIndex's own. Raises
-        InputError for a file system that is not local: an index that is safe against a crash
-        needs one.
+        ``StorageContext.persist`` names a .json file: the folder stands beside it, and the file
+        says how to read it. Raises InputError for a file system that is not local.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InputError(
@@ -277,6 +287,16 @@ class M3VectorStore(BasePydanticVectorStore):
         """
         name = f"{namespace}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
         return cls.from_persist_path(Path(persist_dir) / name, encoder)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        **options: Unpack[HybridOptions],
+    ) -> M3VectorStore:
+        """Return a store over a durable index, made if missing; see ``HybridRetriever.open``."""
+        return cls(opened_retriever(path, encoder, options=options, method=cls.open))
 
 
 class _QuestionsOnly(M3Embedding):

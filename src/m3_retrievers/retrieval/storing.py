@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from uuid import uuid4
 
@@ -88,7 +88,7 @@ def _records(
 ) -> Iterator[Record]:
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
-    if not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise InputError(f"expected a list of texts, got {texts!r:.80}. Pass strings in a list.")
     if ids is not None and (isinstance(ids, str) or not isinstance(ids, Iterable)):
         check_ids(ids, name="ids")  # which says what is wrong
@@ -116,12 +116,17 @@ def _records(
                 f"position {position}. {_remedy(text)}"
             )
         id, about = next(id_source, None), next(metadata_source, None)
-        if not isinstance(id, str) or not isinstance(about, Mapping):
+        if not isinstance(id, str):
             raise InputError(
-                "expected a string id and a metadata mapping for each text, got "
-                f"{id!r:.60} and {about!r:.60} at position {position}."
+                f"ids expects a string for each text, got {id!r:.60} at position {position}. "
+                "Write str(id)."
             )
-        yield Record(id, text, about)
+        if not isinstance(about, Mapping):
+            raise InputError(
+                f"metadata expects a mapping for each text, got {about!r:.60} at position "
+                f"{position}. Give {{}} for a text that has none."
+            )
+        yield Record(id, text if type(text) is str else str(text), about)
 
 
 def _remedy(text: object) -> str:

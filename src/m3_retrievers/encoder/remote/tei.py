@@ -40,7 +40,7 @@ from m3_retrievers.encoder.settings import Settings
 from m3_retrievers.encoder.source import Pooling
 from m3_retrievers.errors import EncoderAnswerError, InputError
 from m3_retrievers.types.plan import HybridWeights
-from m3_retrievers.types.representations import Output
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 if TYPE_CHECKING:
     from m3_retrievers.encoder.remote.transport import Transport
@@ -103,10 +103,9 @@ class TeiEncoder(TokenizedEncoder):
         self._heads_folder, self._spec, self._pooling = Path(heads), head_spec, pooling
         self._hidden = _hidden_size(self._heads_folder, head_spec)
         self._project = Lazy(self._load)
-        has = {"dense": True, "sparse": head_spec.sparse, "colbert": bool(head_spec.colbert)}
         super().__init__(
             name or f"TEI at {shown(self._server.url)}",
-            tuple(output for output, there in has.items() if there),  # type: ignore[misc]
+            _outputs_of(head_spec),
             tokenizer=heads if tokenizer is None else tokenizer,
             settings=Settings(
                 truncation=truncation,
@@ -235,6 +234,11 @@ class TeiEncoder(TokenizedEncoder):
     def _renew_after_fork(self) -> bool:
         self._project.renew_lock()
         return super()._renew_after_fork()
+
+
+def _outputs_of(spec: HeadSpec) -> tuple[Output, ...]:
+    has = {"dense": True, "sparse": spec.sparse, "colbert": bool(spec.colbert)}
+    return tuple(output for output in ALL_OUTPUTS if has[output])
 
 
 def _hidden_size(folder: Path, spec: HeadSpec) -> int | None:

@@ -41,7 +41,6 @@ from m3_retrievers.types.tokens import TokenView
 if TYPE_CHECKING:
     from m3_retrievers.encoder.remote.transport import Transport
 
-# BGE-M3's; a server that takes less says so, where it can
 LONGEST = 8192
 
 
@@ -76,8 +75,7 @@ class TokenizedEncoder(BaseEncoder):
 
     @property
     @abstractmethod
-    def _transports(self) -> Sequence[Transport]:
-        """The servers this encoder asks."""
+    def _transports(self) -> Sequence[Transport]: ...
 
     @property
     def _end_vector(self) -> bool:
