@@ -226,6 +226,7 @@ def test_a_lying_tei_is_an_error_that_names_server_and_text(from_tei, tei_server
     [
         lambda data: data[:-1],
         lambda data: [{**one, "index": 0} for one in data],
+        lambda data: [{**one, "index": []} for one in data],
         lambda data: [{key: one[key] for key in ("object", "index")} for one in data],
         lambda data: [{**one, "data": [], "embedding": []} for one in data],
         lambda data: [{**one, "data": [[9.0, 9]], "embedding": [1.0]} for one in data],

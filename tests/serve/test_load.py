@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.allow_hosts(["127.0.0.1"])]
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def script(monkeypatch):
     folder = readme.PATH.parent / "benchmarks"
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     before = set(sys.modules)
@@ -30,13 +30,13 @@ def benchmark(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_sixteen_clients_of_whom_a_fifth_leaves_are_answered_as_one_would_be(benchmark, tiny_m3):
+def test_sixteen_clients_of_whom_a_fifth_leaves_are_answered_as_one_would_be(script, tiny_m3):
     encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=None)
     passages = [" ".join(SENTENCES[n : n + 1 + n % 5]) for n in range(8)]
-    texts = benchmark.Texts(encoder, list(SENTENCES[:8]), passages)
+    texts = script.Texts(encoder, list(SENTENCES[:8]), passages)
     app = create_app(encoder, limits=Limits(queue=64, max_texts=8))
     with live(app) as url:
-        seen = asyncio.run(benchmark.load(url, texts, clients=16, seconds=1.5, cancelled=0.2))
+        seen = asyncio.run(script.load(url, texts, clients=16, seconds=1.5, cancelled=0.2))
         metrics = httpx.get(f"{url}/metrics").text
     assert set(seen.statuses) == {"200"}
     assert len(seen.latencies) > 16

@@ -223,7 +223,8 @@ def _data(answer: Answer, count: int, key: str) -> list[Any]:
     listed = rows_of(
         answer, found.get("data") if isinstance(found, dict) else None, count, what="rows"
     )
-    by_index = {one.get("index"): one for one in listed if isinstance(one, dict)}
+    entries = [one for one in listed if isinstance(one, dict)]
+    by_index = {one["index"]: one for one in entries if type(one.get("index")) is int}
     if set(by_index) != set(range(count)) or any(key not in one for one in by_index.values()):
         raise answer.wrong(
             f"entries 0 to {count - 1} with {key!r}", f"{sorted(map(str, by_index))}"
