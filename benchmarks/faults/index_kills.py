@@ -182,8 +182,10 @@ def main() -> None:
     rounds, longest = options.rounds, options.longest
     result = {
         "langchain index()": langchain(encoder, rounds, longest),
-        "index --out FILE.index": command_line(encoder, folder / "a.index", rounds, longest),
-        "index --out FOLDER": command_line(encoder, folder / "folder", rounds, longest),
+        "index --out FILE.index": command_line(
+            encoder, folder / "a.index", rounds // 2, longest / 2
+        ),
+        "index --out FOLDER": command_line(encoder, folder / "folder", rounds // 2, longest / 2),
         "seconds": round(time.perf_counter() - start, 1),
         "machine": machine(threads=1),
     }
