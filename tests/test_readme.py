@@ -22,6 +22,7 @@ def test_the_readme_has_its_examples():
         "In a LlamaIndex query engine": 1,
         "How a search goes": 1,
         "What runs where, and what it weighs": 1,
+        "One file, every change on disk": 1,
     }
 
 

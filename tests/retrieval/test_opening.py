@@ -4,7 +4,7 @@ import pytest
 
 from checkpoints import write_tiny_m3
 from m3_retrievers import BM25, HybridRetriever, HybridWeights, M3Encoder, ReciprocalRankFusion
-from m3_retrievers.errors import IndexModelError, InputError
+from m3_retrievers.errors import IndexCorruptError, IndexModelError, InputError
 from m3_retrievers.index.durable import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.types.plan import Recall
@@ -94,6 +94,26 @@ def test_legs_and_bm25_that_the_index_has_not_are_refused(encoder, tmp_path):
         HybridRetriever.open(tmp_path / "my.index", encoder, legs=("dense", "bm25"))
     with pytest.raises(InputError, match="weighting"):
         HybridRetriever.open(tmp_path / "my.index", encoder, bm25=BM25())
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"legs": 3},
+        {"legs": ["colour"]},
+        {"recall": {"dense": -1}},
+        {"recall": {"depth": 5}},
+        {"weights": [1]},
+        {"fusion": {"kind": "magic"}},
+        {"fusion": "RRF"},
+    ],
+)
+def test_a_plan_that_was_changed_is_refused(encoder, tmp_path, kept):
+    model = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    with DurableIndex(tmp_path / "my.index") as index:
+        index.bind(model, extra=kept)
+        with pytest.raises(IndexCorruptError, match="plan"):
+            HybridRetriever.open(index, encoder)
 
 
 def test_an_index_in_memory_is_nothing_to_open(encoder):
