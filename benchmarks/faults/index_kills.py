@@ -120,7 +120,9 @@ def langchain(encoder: M3Encoder, rounds: int, longest: float) -> dict[str, Any]
 
 
 def run_command(folder: Path, out: Path) -> None:
-    command.run(folder, out=out, model="tiny", options=command.Options(chunk=16), as_json=True)
+    command.run(
+        folder, out=out, home=None, model="tiny", options=command.Options(chunk=16), as_json=True
+    )
 
 
 def command_line(encoder: M3Encoder, out: Path, rounds: int, longest: float) -> dict[str, Any]:
