@@ -1,9 +1,9 @@
 """What ColBERT vectors lose and weigh, compressed: dtypes, and token pooling by a factor.
 
 Each collection is encoded once, ColBERT in float32, into ``--work`` (some GB, outside the
-repository); ``--encode-only`` ends there. Then every way to keep the vectors ranks the same
-candidates, those that the dense and the sparse leg recall to depth 100, by ColBERT alone and by
-the hybrid score; and scores 200 documents, all ways by turns::
+repository). Then every way to keep the vectors ranks the same candidates, those that the dense
+and the sparse leg recall to depth 100, by ColBERT alone and by the hybrid score; and scores 200
+documents, all ways by turns. What ``--work`` holds already is not done again::
 
     python benchmarks/colbert_compression.py --work FOLDER --data DATA/cranfield DATA/cacm …
 """
@@ -11,6 +11,7 @@ the hybrid score; and scores 200 documents, all ways by turns::
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from m3_retrievers.types.representations import Representations
 
 DEPTH = 100
 MEASURE = "nDCG@10"
-TIMED_DOCUMENTS, TIMED_QUERIES = 200, 10
+TIMED_DOCUMENTS, TIMED_QUERIES = 200, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000, help="at most, a collection")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--encode-only", action="store_true")
+    parser.add_argument("--measure-only", action="store_true", help="write into --work alone")
     options = parser.parse_args()
     encoder = M3Encoder.from_pretrained(
         options.model, device="cpu", document_max_length=options.max_length
@@ -77,12 +79,15 @@ def main() -> None:
         whole = read_collection(folder, name=folder.name)
         collection = cut(whole, queries=options.queries, documents=options.documents)
         queries, documents = encoded(encoder, collection, options.work)
-        if not options.encode_only:
-            found[collection.name] = measured(
+        kept = options.work / collection.name / "measured.json"
+        if not options.encode_only and not kept.exists():
+            one = measured(
                 collection, queries, documents, encoder.default_weights, rounds=options.rounds
             )
-            print(collection.name, found[collection.name]["loss"], flush=True)
-    if found:
+            kept.write_text(json.dumps(one))
+        if kept.exists():
+            found[collection.name] = json.loads(kept.read_text())
+    if not options.encode_only and not options.measure_only:
         result = {
             "machine": machine(threads=torch.get_num_threads()),
             "options": {k: str(v) for k, v in vars(options).items() if k not in ("data", "work")},
