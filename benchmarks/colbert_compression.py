@@ -76,17 +76,18 @@ def main() -> None:
     )
     found = {}
     for folder in options.data:
-        whole = read_collection(folder, name=folder.name)
-        collection = cut(whole, queries=options.queries, documents=options.documents)
-        queries, documents = encoded(encoder, collection, options.work)
-        kept = options.work / collection.name / "measured.json"
-        if not options.encode_only and not kept.exists():
+        kept = options.work / folder.name / "measured.json"
+        if not kept.exists():
+            whole = read_collection(folder, name=folder.name)
+            collection = cut(whole, queries=options.queries, documents=options.documents)
+            queries, documents = encoded(encoder, collection, options.work)
+            if options.encode_only:
+                continue
             one = measured(
                 collection, queries, documents, encoder.default_weights, rounds=options.rounds
             )
             kept.write_text(json.dumps(one))
-        if kept.exists():
-            found[collection.name] = json.loads(kept.read_text())
+        found[folder.name] = json.loads(kept.read_text())
     if not options.encode_only and not options.measure_only:
         result = {
             "machine": machine(threads=torch.get_num_threads()),
