@@ -210,6 +210,11 @@ class DurableIndex(TableIndex):
 
     # Whose it is, and letting go
 
+    def note(self) -> dict[str, Any]:
+        """Return the JSON beside the documents, with ``model`` and ``extra``; {} for none."""
+        with self.snapshot():
+            return dict(self._file.note())
+
     def bind(
         self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
