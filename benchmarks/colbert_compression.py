@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--model", default="m3-mini")
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--queries", type=int, default=1_000, help="at most, a collection")
+    parser.add_argument("--asked", type=int, help="of these queries, those that are measured")
     parser.add_argument("--documents", type=int, default=100_000, help="at most, a collection")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--encode-only", action="store_true")
@@ -83,6 +84,7 @@ def main() -> None:
             queries, documents = encoded(encoder, collection, options.work)
             if options.encode_only:
                 continue
+            collection, queries = first(collection, queries, options.asked)
             one = measured(
                 collection, queries, documents, encoder.default_weights, rounds=options.rounds
             )
@@ -116,6 +118,16 @@ def cut(whole: Collection, *, queries: int, documents: int) -> Collection:
         queries={id: whole.queries[id] for id in asked},
         qrels={id: whole.qrels[id] for id in asked},
     )
+
+
+def first(
+    collection: Collection, queries: Representations, count: int | None
+) -> tuple[Collection, Representations]:
+    """Return a collection with the first queries alone, and their representations."""
+    ids = list(collection.queries)[:count]
+    kept = {id: collection.queries[id] for id in ids}
+    judged = {id: collection.qrels[id] for id in ids}
+    return replace(collection, queries=kept, qrels=judged), queries[: len(ids)]
 
 
 # Encoded once
