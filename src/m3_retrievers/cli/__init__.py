@@ -1,4 +1,4 @@
-"""The command ``m3-retrievers``: index, search, demo, train, mine, evaluate, doctor."""
+"""The command ``m3-retrievers``: index, search, copy, demo, train, mine, evaluate, doctor."""
 
 import sys
 from collections.abc import Sequence

@@ -85,21 +85,19 @@ class M3Encoder(BaseEncoder):
         batch_tokens: int | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> M3Encoder:
-        """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
+        """Return an encoder for a hub id, a folder, ``"m3-mini"`` or ``"m3-mini-multilingual"``.
 
         device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
         dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are
             always float32. revision: of the hub repository.
-        heads, pooling: only for models that are laid out unlike BGE-M3.
-        truncation: what happens to a text over the limit: ``"warn"`` cuts it, with one
-            TruncationWarning a call; ``"error"`` refuses it; ``"windows"`` encodes it piece
-            by piece into one row.
+        heads, pooling: for models laid out unlike BGE-M3.
+        truncation: of a text over the limit: ``"warn"`` cuts it, with one TruncationWarning a
+            call; ``"error"`` refuses it; ``"windows"`` encodes it by pieces into one row.
         query_max_length, document_max_length: tokens, special ones included, capped by
             what the model can take.
         query_instruction: put before every query (BGE-M3 needs none).
         truncate_dim: leading dimensions of the dense vector to keep, before normalising.
-        mcls_every: put a CLS before every so many tokens of a document, and pool them all
-            (the paper's MCLS uses 256); see ``encoder.pieces`` for its choices.
+        mcls_every: a CLS before every so many tokens of a document (MCLS; the paper's 256).
         batch_tokens: tokens of a padded batch; None takes what suits the device.
         keep: of what was computed last, so that a chain runs the model once a text.
 

@@ -44,9 +44,27 @@ def hybrid_retriever(
     encoder: also a model's name, or embeddings of one. method: whose ``**options`` they were,
     for the error. Raises InputError for an option that is not known or belongs elsewhere.
     """
+    return HybridRetriever(as_model(encoder), index, **_core_options(options, method))
+
+
+def opened_retriever(
+    path: str | Path | Index,
+    encoder: Encoder | str | Path,
+    *,
+    options: Mapping[str, Any],
+    method: Callable[..., object],
+) -> HybridRetriever:
+    """Return ``HybridRetriever.open`` with these ``HybridOptions``; fails as that does.
+
+    method: whose ``**options`` they were, for the error about one that is not known.
+    """
+    return HybridRetriever.open(path, as_model(encoder), **_core_options(options, method))
+
+
+def _core_options(options: Mapping[str, Any], method: Callable[..., object]) -> dict[str, Any]:
+    """Return ``HybridOptions`` as HybridRetriever takes them, a tokenizer as its BM25."""
     check_others(options, method, also=HybridOptions.__annotations__)
-    bm25, tokenizer = options.get("bm25"), options.get("tokenizer")
-    if tokenizer is not None:
-        bm25 = as_bm25(bm25, tokenizer)
-    rest = {name: given for name, given in options.items() if name not in ("bm25", "tokenizer")}
-    return HybridRetriever(as_model(encoder), index, bm25=bm25, **rest)
+    core = {name: given for name, given in options.items() if name != "tokenizer"}
+    if options.get("tokenizer") is not None:
+        core["bm25"] = as_bm25(core.get("bm25"), options["tokenizer"])
+    return core

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -20,8 +20,9 @@ from typing_extensions import override
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, K, Scores
 from m3_retrievers.frameworks.inputs import as_hybrid
+from m3_retrievers.frameworks.options import HybridOptions, opened_retriever
 from m3_retrievers.habits import check_others, guided
-from m3_retrievers.index.base import Filter
+from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import restyled, to_document, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
@@ -53,6 +54,23 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
 
     def __init__(self, hybrid: HybridRetriever | Encoder | str | Path, **options: Any) -> None:
         super().__init__(hybrid=hybrid, **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        *,
+        k: int = 4,
+        scores: Scores = "nested",
+        **options: Unpack[HybridOptions],
+    ) -> M3DocumentIndex:
+        """Return a document index whose every change is on the disk.
+
+        path: of the file, made if missing. options: as for ``HybridRetriever.open``.
+        """
+        hybrid = opened_retriever(path, encoder, options=options, method=cls.open)
+        return cls(hybrid, k=k, scores=scores)
 
     def __len__(self) -> int:
         return len(self.hybrid)

@@ -42,7 +42,7 @@ def make_documents(
     described = _one_a_text(metadatas, "metadatas", len(texts))
     check_all(
         [metadata for metadata in described if metadata is not None],
-        Mapping,  # type: ignore[type-abstract]  (asked about, never made)
+        Mapping,  # type: ignore[type-abstract]
         name="metadatas",
         plural="mappings",
         remedy="Give {} or None for a text that has none.",

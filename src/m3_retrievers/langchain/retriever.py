@@ -20,7 +20,7 @@ from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
 from m3_retrievers.frameworks.fields import Checked, K, RerankDepth, Scores
-from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
 from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.langchain import names
@@ -185,6 +185,25 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
         options: k, reranker, rerank_depth, scores and LangChain's own, which are not saved.
         """
         return cls(HybridRetriever.load(folder, encoder), **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        *,
+        k: int = 4,
+        reranker: BaseDocumentCompressor | None = None,
+        rerank_depth: int = ensemble.RERANK_DEPTH,
+        scores: Scores = "nested",
+        **options: Unpack[HybridOptions],
+    ) -> M3EnsembleRetriever:
+        """Return a retriever over a durable index, made if missing; see ``HybridRetriever.open``.
+
+        Documents get in through ``retriever.hybrid``, or an M3VectorStore of the same path.
+        """
+        hybrid = opened_retriever(path, encoder, options=options, method=cls.open)
+        return cls(hybrid, k=k, reranker=reranker, rerank_depth=rerank_depth, scores=scores)
 
     @override
     def _get_relevant_documents(

@@ -16,6 +16,7 @@ from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
+from m3_retrievers.frameworks.opening import Opens
 from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
 from m3_retrievers.frameworks.vectors import as_vector
@@ -38,7 +39,7 @@ from m3_retrievers.types.representations import Representations
 
 
 @guided(**names.OF_STORE)
-class M3VectorStore(VectorStore):
+class M3VectorStore(Opens, VectorStore):
     """An updatable store whose similarity search is the whole hybrid retrieval.
 
     hybrid: a HybridRetriever, or for an empty store an encoder, M3Embeddings or a model's name.

@@ -13,7 +13,7 @@ from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
-from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
 from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Index
 from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
@@ -165,6 +165,21 @@ class M3EnsembleRetriever(M3Retriever):
         options: k, filters, scores, reranker, objects and the others that are not saved.
         """
         return cls(HybridRetriever.load(folder, encoder), **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        **options: Unpack[EnsembleOptions],
+    ) -> M3EnsembleRetriever:
+        """Return a retriever over a durable index, made if missing; see ``HybridRetriever.open``.
+
+        Nodes get in through ``retriever.hybrid``, or an M3VectorStore of the same path.
+        """
+        check_others(options, cls.open, also=EnsembleOptions.__annotations__)
+        own, hybrid_options = _split(options)
+        return cls(opened_retriever(path, encoder, options=hybrid_options, method=cls.open), **own)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         depth = self.k if self.reranker is None else max(self.k, self.rerank_depth)

@@ -92,12 +92,16 @@ def _lexical(encoder: Encoder) -> Mode:
 
 def index_for(plan: Plan, bm25: BM25 | None) -> LocalIndex:
     """Return a new index with what a plan needs; bm25: None is ``BM25()``, where it is a leg."""
+    return LocalIndex(modes=encoded_modes(plan.modes), weighting=bm25_for(plan, bm25))
+
+
+def bm25_for(plan: Plan, bm25: BM25 | None) -> BM25 | None:
+    """Return the BM25 of a new index: None is ``BM25()`` where it is a leg."""
     if bm25 is not None and "bm25" not in plan.legs:
         raise InputError(
             f"bm25 expects 'bm25' among the legs, got {plan.legs}. Pass legs=('dense', 'bm25')."
         )
-    weighting = as_bm25(bm25) if "bm25" in plan.legs else None
-    return LocalIndex(modes=encoded_modes(plan.modes), weighting=weighting)
+    return as_bm25(bm25) if "bm25" in plan.legs else None
 
 
 def check_index(index: Index, plan: Plan, *, bm25: BM25 | None = None) -> None:
@@ -118,6 +122,16 @@ def check_index(index: Index, plan: Plan, *, bm25: BM25 | None = None) -> None:
             f"legs {plan.legs} expect an index that scores {absent}, got one with "
             f"{sorted(index.modes)}. Build it with these modes, or name other legs."
         )
+
+
+def plan_options(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the options that make a HybridRetriever with it."""
+    return {
+        "legs": plan.legs,
+        "recall": plan.recall,
+        "fusion": plan.fusion,
+        "weights": plan.weights,
+    }
 
 
 def plan_state(plan: Plan) -> dict[str, Any]:

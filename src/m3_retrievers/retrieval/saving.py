@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ def save(folder: str | Path, index: Index, encoder: Encoder, plan: Plan) -> None
             f"save expects an index that lives in this process, got {type(index).__name__}, "
             "which keeps its documents itself. Nothing needs saving."
         )
-    index.save(folder, model=_model(encoder), extra=plan_state(plan))
+    index.save(folder, model=model_record(encoder), extra=plan_state(plan))
 
 
 def load(folder: str | Path, encoder: Encoder) -> tuple[LocalIndex, Plan]:
     """Return what ``save`` wrote to a folder; see ``HybridRetriever.load`` for what fails."""
+    weighting = weighting_maker(encoder)
+    index = LocalIndex.load(folder, model=model_record(encoder), weighting=weighting)
+    return index, plan_from_state(index.extra, index.modes, encoder)
+
+
+def weighting_maker(encoder: Encoder) -> Callable[[Mapping[str, Any]], BM25]:
+    """Return what makes a BM25 again from its state."""
 
     def weighting(state: Mapping[str, Any]) -> BM25:
         # a subword BM25 counts the model's own tokens; others do without the model
@@ -34,9 +41,9 @@ def load(folder: str | Path, encoder: Encoder) -> tuple[LocalIndex, Plan]:
         subword = getattr(encoder, "tokenizer", None) if needs else None
         return BM25.from_state(state, subword=subword)
 
-    index = LocalIndex.load(folder, model=_model(encoder), weighting=weighting)
-    return index, plan_from_state(index.extra, index.modes, encoder)
+    return weighting
 
 
-def _model(encoder: Encoder) -> dict[str, str]:
+def model_record(encoder: Encoder) -> dict[str, str]:
+    """Return what an index notes of the model it is bound to."""
     return {"name": encoder.name, "fingerprint": encoder.fingerprint}
