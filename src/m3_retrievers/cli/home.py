@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.console import legs_for
+from m3_retrievers.cli.destination import load, model_of
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import PersistentIndex
@@ -31,6 +33,20 @@ def retriever_at(address: str, encoder: M3Encoder, *, create: bool) -> Iterator[
         yield HybridRetriever.open(index, encoder, legs=None if index.note() else legs)
     finally:
         index.close()
+
+
+def retriever_in(index: str, encoder: M3Encoder) -> AbstractContextManager[HybridRetriever]:
+    """Return a context with the retriever over an index in a folder, a file or an engine."""
+    home = parse_address(index)
+    if home.engine == "sqlite":
+        return nullcontext(load(Path(home.target), encoder))
+    return retriever_at(index, encoder, create=False)
+
+
+def built_by(index: str) -> Mapping[str, Any]:
+    """Return the record of the model that built an index, wherever it is; {} for none."""
+    home = parse_address(index)
+    return model_of(Path(home.target)) if home.engine == "sqlite" else model_at(index)
 
 
 def model_at(address: str) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from m3_retrievers.checks import check_k, check_texts
 from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts
+from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -193,6 +195,20 @@ class SpladeEncoder(BaseEncoder):
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's spelling of sparse columns."""
         return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
+
+    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
+        """Return (n,) how many tokens of each text enter the model, without running it.
+
+        Warns and raises as encoding would.
+        """
+        reading = read_texts(
+            self._side(query),
+            check_texts(texts),
+            query=query,
+            settings=self.settings,
+            name=self.name,
+        )
+        return token_counts(reading)
 
     def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
         """Return a text's tokens, each with the weight that the text gives its term."""
