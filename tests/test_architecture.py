@@ -14,14 +14,14 @@ ROOT = Path(m3_retrievers.__file__).parent
 # A file may import only from rows above its own; rooms of one row never import each other.
 ROWS = [
     ["errors"],
-    ["checks"],
+    ["checks", "habits", "names"],
     ["types"],
     ["scoring"],
     ["encoder", "lexical", "index", "corpora"],
     ["retrieval"],
     ["explain", "training"],
     ["evaluation", "frameworks", "display", "testing"],
-    ["langchain", "llama_index"],
+    ["langchain", "llama_index", "serve"],
     ["cli"],
     ["__main__"],
 ]
@@ -80,7 +80,12 @@ MAY_LOAD = {
     "rich": {"cli", "display"},
     "psycopg": {"index"},
     "rank_bm25": {"lexical"},
+    "qdrant_client": {"index"},
+    "qdrant_edge": {"index"},
     "Stemmer": {"lexical"},
+    "httpx": {"encoder"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
     "transformers": {"encoder", "training"},
     "accelerate": {"training"},
     "peft": {"training"},
@@ -90,6 +95,27 @@ MAY_LOAD = {
     "pytest": {"testing"},
     "torch": {"scoring", "encoder", "training", "cli"},
 }
+
+
+# An engine's client is imported by the files of that engine's index alone.
+CLIENTS = {
+    "pymilvus": {"milvus"},
+    "milvus_lite": {"milvus"},
+    "grpc": {"milvus", "qdrant"},
+    "qdrant_client": {"qdrant"},
+    "qdrant_edge": {"qdrant"},
+    "psycopg": {"pgvector"},
+    "sqlite3": {"sqlite.py"},
+}
+
+
+def test_an_engine_s_client_is_loaded_by_its_own_files_alone():
+    for path in FILES:
+        for name in imports_of(path):
+            engines = CLIENTS.get(name.split(".")[0])
+            where = path.relative_to(ROOT)
+            assert engines is None or where.parts[0] == "index", f"{path} imports {name}"
+            assert engines is None or where.parts[1] in engines, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -102,17 +128,26 @@ def test_a_package_is_loaded_only_where_it_belongs(path):
 def test_the_table_of_contents_is_what_it_is():
     assert m3_retrievers.__all__ == [
         "BM25",
+        "CombinedEncoder",
+        "DurableIndex",
         "HeadSpec",
         "Hit",
+        "HttpEncoder",
         "HybridRetriever",
         "HybridWeights",
         "LocalIndex",
         "M3Encoder",
+        "MilvusIndex",
         "PgVectorIndex",
+        "QdrantIndex",
+        "QdrantStorage",
         "Recall",
         "ReciprocalRankFusion",
         "Representations",
         "Scores",
+        "SpladeEncoder",
+        "TeiEncoder",
+        "VllmEncoder",
         "WeightedSum",
     ]
     for name in m3_retrievers.__all__:
@@ -129,10 +164,12 @@ def test_the_table_of_contents_is_what_it_is():
         "m3_retrievers.llama_index",
         "m3_retrievers.training",
         "m3_retrievers.explain",
+        "m3_retrievers.serve",
     ],
 )
 def test_importing_the_package_loads_neither_torch_nor_a_framework(module):
-    heavy = "{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25'}"
+    heavy = """{'torch', 'transformers', 'scipy', 'langchain_core', 'llama_index', 'rank_bm25',
+             'httpx', 'starlette', 'uvicorn'}"""
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from m3_retrievers import Hit, HybridRetriever, M3Encoder
-from m3_retrievers.errors import FilterError, IndexModelError, InputError
+from m3_retrievers import Hit, HybridRetriever, M3Encoder, ReciprocalRankFusion
+from m3_retrievers.errors import (
+    CallError,
+    FilterError,
+    IndexModelError,
+    InputError,
+    UnknownNameError,
+)
 from m3_retrievers.explain import explain
 
 
@@ -91,6 +97,90 @@ def test_an_encoder_is_shared_by_copies_and_loaded_anew_by_other_processes(encod
     np.testing.assert_array_equal(
         again.encode_query("page").require("dense"), encoder.encode_query("page").require("dense")
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda r: r.search("page", top_k=3), r"HybridRetriever\.search .*Did you mean k=\?"),
+        (lambda r: r.search("page", 3), r"takes query by position, got 2.*by name: k=…, filter=…"),
+        (lambda r: r.add(["x"], metadatas=[{}]), r"Did you mean metadata=\?"),
+        (lambda r: r.save(), r"HybridRetriever\.save expects folder=, got none"),
+        (lambda r: HybridRetriever(), r"HybridRetriever expects encoder=, got none"),
+        (lambda r: HybridRetriever(r.encoder, wieghts=None), r"Did you mean weights=\?"),
+        (lambda r: ReciprocalRankFusion(c=60), r"Did you mean k=\?"),
+        (lambda r: M3Encoder.from_pretrained("m3-mini", use_fp16=True), r"Did you mean dtype=\?"),
+        (lambda r: M3Encoder.from_pretrained("m3-mini", trust_remote_code=True), "never run"),
+        (lambda r: r.encoder.encode_documents(["a"], return_dense=True), r"mean outputs=\?"),
+    ],
+)
+def test_a_call_that_does_not_fit_says_what_to_type(retriever, call, told):
+    with pytest.raises(CallError, match=told):
+        call(retriever)
+
+
+async def test_an_awaited_call_that_does_not_fit_says_what_to_type(retriever):
+    with pytest.raises(CallError, match=r"HybridRetriever\.asearch .*Did you mean k=\?"):
+        await retriever.asearch("page", top_k=3)
+
+
+def test_a_type_error_inside_a_call_stays_what_it_is(retriever):
+    def fusion(rankings):
+        return len(None)
+
+    retriever.fusion = fusion
+    with pytest.raises(TypeError, match="NoneType"):
+        retriever.search("page")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("add_texts", "add"), ("similarity_search", "search"), ("ids", "index"), ("persist", "save")],
+)
+def test_a_name_of_another_library_says_what_to_write(retriever, name, write):
+    assert not hasattr(retriever, name)
+    assert name not in dir(retriever)
+    with pytest.raises(UnknownNameError, match=f"HybridRetriever has no '{name}'. Write {write}"):
+        getattr(retriever, name)
+    with pytest.raises(UnknownNameError, match=r"has no 'k'. Write search\(query, k=…\)"):
+        retriever.k = 5
+
+
+def test_flag_embeddings_names_say_what_they_are_called(encoder):
+    with pytest.raises(UnknownNameError, match="encode_documents"):
+        encoder.encode(["a"])
+    encoded = encoder.encode_documents(["a"])
+    with pytest.raises(UnknownNameError, match="Write dense"):
+        encoded.dense_vecs  # noqa: B018
+    with pytest.raises(InputError, match=r"row numbers, got 'dense_vecs'.*\.dense"):
+        encoded["dense_vecs"]
+    with pytest.raises(UnknownNameError, match="Write text"):
+        Hit("a", "x", 1.0).page_content  # noqa: B018
+    with pytest.raises(ImportError, match="Write M3Encoder"):
+        from m3_retrievers import BGEM3FlagModel  # noqa: F401
+
+
+def test_an_empty_retriever_is_one_too(encoder, retriever):
+    assert HybridRetriever(encoder)
+    assert ("a" in retriever, "b" in retriever, ["a"] in retriever) == (True, False, False)
+
+
+def test_texts_of_a_numpy_array_are_stored_as_strings(encoder):
+    made = HybridRetriever(encoder)
+    made.add(np.array(["the page"]), ids=["a"])
+    assert type(made.get(["a"])[0].text) is str
+
+
+@pytest.mark.parametrize("texts", [{"a": "the page"}, {"the page"}])
+def test_a_mapping_or_a_set_is_no_list_of_texts(encoder, texts):
+    for takes in (encoder.encode_documents, HybridRetriever(encoder).add):
+        with pytest.raises(InputError, match="expected a list of texts"):
+            takes(texts)
+
+
+def test_weights_of_a_fusion_are_named():
+    with pytest.raises(InputError, match=r"weights expects a mapping.*got \[0\.5, 0\.5\]"):
+        ReciprocalRankFusion(weights=[0.5, 0.5])
 
 
 def test_representations_are_short_in_a_terminal(encoder):

@@ -20,10 +20,12 @@ def test_the_readme_has_its_examples():
     counts = {title: len(found) for title, found in EXAMPLES.items()}
     assert counts == {
         "": 1,
+        "The models": 1,
         "In a LangChain chain": 5,
         "In a LlamaIndex query engine": 1,
         "How a search goes": 1,
         "In PostgreSQL": 1,
+        "The whole hybrid inside Qdrant": 1,
         "What runs where, and what it weighs": 1,
     }
 

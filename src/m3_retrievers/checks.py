@@ -5,7 +5,7 @@ Every message says what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from importlib.util import find_spec
 
 import numpy as np
@@ -30,9 +30,18 @@ def check_ids(ids: Iterable[str], *, name: str) -> list[str]:
         if not isinstance(id, str):
             raise InputError(
                 f"{name} expects ids that are strings, got {type(id).__name__} ({id!r:.60}) at "
-                f"position {position}. Ids are what add() returned, and Hit.id."
+                f"position {position}. Write str(id); add() returned those that are stored."
             )
     return checked
+
+
+def check_text(text: str) -> None:
+    """Raise InputError unless a query is one string."""
+    if not isinstance(text, str):
+        raise InputError(
+            f"A query expects one string, got {type(text).__name__} ({text!r:.60}). Pick the text; "
+            "several queries go into the method for many."
+        )
 
 
 def check_known(ids: Iterable[str], index: Container[str]) -> None:
@@ -57,11 +66,11 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise InputError(
             f"expected a list of texts, got one string ({texts[:40]!r}). "
-            "Pass [text], or use encode_query for one text."
+            "Pass [text]; one query has a method of its own."
         )
-    if not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise InputError(
-            f"expected a list of texts, got {type(texts).__name__} ({texts!r:.40}). Pass [text]."
+            f"expected a list of texts, got {type(texts).__name__} ({texts!r:.40}). Pass a list."
         )
     checked = list(texts)
     for position, text in enumerate(checked):
@@ -70,7 +79,8 @@ def check_texts(texts: Sequence[str]) -> list[str]:
                 f"expected a list of strings, got {type(text).__name__} ({text!r:.60}) at position "
                 f"{position}. Drop it or turn it into a string first."
             )
-    return checked
+    # a numpy array's strings are of a class of its own, which would be stored
+    return [text if type(text) is str else str(text) for text in checked]
 
 
 def check_same_width(what: str, queries: int, documents: int) -> None:

@@ -4,6 +4,7 @@
 
     M3Error
     ├── InputError (ValueError)          a value the caller passed
+    │   ├── CallError (TypeError)        an argument the call does not take, or one it lacks
     │   ├── DuplicateIdError             an id given twice, or already in the index
     │   ├── FilterError                  a metadata filter that cannot be read
     │   ├── TextTooLongError             a text over the limit, with truncation="error"
@@ -17,8 +18,12 @@
     │   ├── IndexModelError              it was built by another model
     │   └── IndexLockedError             another process is writing it
     ├── IndexUnavailableError (ConnectionError)  closed, unreachable, or too slow to answer
+    ├── EncoderUnavailableError (ConnectionError)  a model's server: unreachable, busy, too slow
+    ├── EncoderAnswerError (ValueError)  a model's server refuses, or its answer cannot be right
     ├── TrainingError (RuntimeError)     training went where it cannot succeed
     ├── MissingOutputError (ValueError)  a score needs an output that was not computed
+    ├── UnknownNameError (AttributeError)    a name of another library; here it is called so
+    ├── UnknownImportError (ImportError)     a name is imported from where it is not
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
     M3Warning (UserWarning)
@@ -37,6 +42,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 
@@ -46,6 +54,10 @@ class M3Error(Exception):
 
 class InputError(M3Error, ValueError):
     """A value passed by the caller is outside what the call accepts."""
+
+
+class CallError(InputError, TypeError):
+    """A call has an argument that it does not take, or lacks one that it needs."""
 
 
 class DuplicateIdError(InputError):
@@ -104,8 +116,24 @@ class IndexUnavailableError(M3Error, ConnectionError):
     """An index was closed, or its engine cannot be reached, fails, or does not answer in time."""
 
 
+class EncoderUnavailableError(M3Error, ConnectionError):
+    """A model's server cannot be reached, is busy, fails, or does not answer in time."""
+
+
+class EncoderAnswerError(M3Error, ValueError):
+    """A model's server refuses a request, or answers what cannot be an answer to it."""
+
+
 class MissingOutputError(M3Error, ValueError):
     """A score needs a representation that was not computed."""
+
+
+class UnknownNameError(M3Error, AttributeError):
+    """An object is asked for a name of another library; the message says what to write."""
+
+
+class UnknownImportError(M3Error, ImportError):
+    """A name is imported from where it is not; the message says where it is."""
 
 
 class MissingExtraError(M3Error, ImportError):
@@ -148,7 +176,10 @@ class TrainingWarning(M3Warning):
 _BETWEEN = {
     "m3_retrievers",
     "langchain_core",
+    "langchain_classic",
     "llama_index",
+    "llama_index_instrumentation",  # whose wrapper is the last frame of every LlamaIndex call
+    "wrapt",
     "pydantic",
     "asyncio",
     "concurrent",
@@ -158,11 +189,36 @@ _BETWEEN = {
 }
 
 
+# Where warnings go instead, in this thread or task.
+_COLLECTED: ContextVar[list[tuple[type[M3Warning], str]] | None] = ContextVar(
+    "collected", default=None
+)
+
+
+@contextmanager
+def collected() -> Iterator[list[tuple[type[M3Warning], str]]]:
+    """Gather this thread's warnings of the package instead of giving them.
+
+    Python's own way to catch warnings holds for the whole process, so a server that works for
+    several callers at once could not tell whose they are.
+    """
+    found: list[tuple[type[M3Warning], str]] = []
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)
+
+
 def warn(message: str, category: type[M3Warning]) -> None:
     """Give a warning that names the caller's line, however deep inside the package it arises.
 
     A worker thread has no caller's line; there it names the thread's own first line.
     """
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append((category, message))
+        return
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _room(frame) in _BETWEEN:
         frame, level = frame.f_back, level + 1

@@ -16,10 +16,19 @@ import pytest
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 
+import m3_retrievers
 import m3_retrievers.langchain as lc
 import m3_retrievers.llama_index as li
-from m3_retrievers import BM25, HybridRetriever, HybridWeights, M3Encoder, Recall
-from m3_retrievers.errors import M3Error
+from m3_retrievers import (
+    BM25,
+    HybridRetriever,
+    HybridWeights,
+    LocalIndex,
+    M3Encoder,
+    Recall,
+    ReciprocalRankFusion,
+)
+from m3_retrievers.errors import InputError, M3Error, UnknownNameError
 
 TEXTS = (
     "The river rose three metres overnight.",
@@ -64,13 +73,17 @@ class Room:
         name = "M3ColbertReranker" if self.names is lc else "M3ColbertRerank"
         return getattr(self.names, name)(*args, **options)
 
+    def hybrid_reranker(self, *args: Any, **options: Any) -> Any:
+        name = "M3HybridReranker" if self.names is lc else "M3HybridRerank"
+        return getattr(self.names, name)(*args, **options)
+
     def embeddings(self, *args: Any, **options: Any) -> Any:
         name = "M3Embeddings" if self.names is lc else "M3Embedding"
         return getattr(self.names, name)(*args, **options)
 
     def plain(self, error: Exception) -> str:
         """Return an error's text in neither framework's words; what else it takes is left out."""
-        text = re.sub(r" It takes .*", "", str(error))
+        text = re.sub(r" It takes .*| Give the others by name: .*", "", str(error))
         for own, plain in self.words.items():
             text = re.sub(own, plain, text)
         return text
@@ -96,6 +109,8 @@ LANGCHAIN = Room(
         r"LangChain Documents": "documents",
         r"Wrap a text as .*|In a chain, pick .*": "…",
         r"M3ColbertReranker": "the reranker",
+        r"M3HybridReranker": "the reranker",
+        r"\.invoke": ".ask",
         r"BaseDocumentCompressor": "reranker of the framework",
     },
     lambda text, n: Document(id=str(n), page_content=text, metadata={"n": n}),
@@ -110,6 +125,8 @@ LLAMA_INDEX = Room(
         r"from_nodes": "from_documents",
         r"Wrap a text as .*|Pass a text, or .*": "…",
         r"M3ColbertRerank": "the reranker",
+        r"M3HybridRerank": "the reranker",
+        r"\.retrieve": ".ask",
         r"BaseNodePostprocessor": "reranker of the framework",
         r"filters expects": "filter expects",
         r"TextNode|NodeWithScore": "Document",
@@ -191,6 +208,48 @@ ERRORS: dict[str, Callable[[Room, M3Encoder], Any]] = {
     "saving retrievers": lambda room, encoder: room.names.M3EnsembleRetriever(
         retrievers=[room.bm25([])]
     ).save("nowhere"),
+    "no encoder at all": lambda room, encoder: room.sparse(room.documents()),
+    "k by position": lambda room, encoder: room.ensemble(room.documents(), encoder, 3),
+    "another name for the encoder": lambda room, encoder: room.ensemble([], embedding=encoder),
+    "another name for a rerankers encoder": lambda room, encoder: room.reranker(model="m3-mini"),
+    "a mode of fusion": lambda room, encoder: room.names.M3EnsembleRetriever(
+        retrievers=[room.bm25([])], retriever_weights=[1]
+    ),
+    "a fusion by name": lambda room, encoder: room.ensemble([], encoder, fusion="rrf"),
+    "a fusion by name over retrievers": lambda room, encoder: room.names.M3EnsembleRetriever(
+        retrievers=[room.bm25([])], fusion="rrf"
+    ),
+    "a fusion's class": lambda room, encoder: room.names.M3EnsembleRetriever(
+        retrievers=[room.bm25([])], fusion=ReciprocalRankFusion
+    ),
+    "retrievers by name": lambda room, encoder: room.names.M3EnsembleRetriever(
+        retrievers={"bm25": "a retriever"}
+    ),
+    "documents for an index": lambda room, encoder: room.names.BM25Retriever(["a text"]),
+    "an index without the leg": lambda room, encoder: room.names.M3SparseRetriever(
+        LocalIndex(modes=("dense",)), encoder
+    ),
+    "a retriever for an index": lambda room, encoder: room.names.M3EnsembleRetriever.from_index(
+        HybridRetriever(encoder), encoder
+    ),
+    "an encoder for bm25": lambda room, encoder: room.bm25([], encoder=encoder),
+    "a language": lambda room, encoder: room.bm25([], language="german"),
+    "weights in a list to a reranker": lambda room, encoder: room.hybrid_reranker(
+        encoder, weights=[1, 1, 1]
+    ),
+    "weights of an unknown mode": lambda room, encoder: room.hybrid_reranker(
+        encoder, weights={"dens": 1}
+    ),
+    "a mapping of documents": lambda room, encoder: room.bm25({"a": "a document"}),
+    "k set to 0": lambda room, encoder: setattr(room.bm25([]), "k", 0),
+    "top_n set to 0": lambda room, encoder: setattr(room.reranker(encoder), "top_n", 0),
+    "scores set to a style that is none": lambda room, encoder: setattr(
+        room.ensemble([], encoder), "scores", "yes"
+    ),
+    "top_k set": lambda room, encoder: setattr(room.ensemble([], encoder), "top_k", 3),
+    "another option in one call": lambda room, encoder: room.ask(
+        room.ensemble([], encoder), top_k=3
+    ),
     "loading nothing": lambda room, encoder: room.names.M3EnsembleRetriever.load(
         "./no/such/folder", encoder
     ),
@@ -265,6 +324,18 @@ ANSWERS: dict[str, Callable[[Room, M3Encoder], Any]] = {
         ),
         filter={"n": {"$ne": 1}},
     ),
+    "an encoder in embeddings": lambda room, encoder: room.ask(
+        room.ensemble(room.documents(), room.embeddings(encoder))
+    ),
+    "weights in a mapping": lambda room, encoder: room.ask(
+        room.ensemble(room.documents(), encoder, weights={"dense": 1, "sparse": 0.5, "colbert": 0})
+    ),
+    "an id in a store": lambda room, encoder: tuple(
+        id in room.store(room.documents(), encoder) for id in ("1", "9", None)
+    ),
+    "documents under their other name": lambda room, encoder: room.ask(
+        room.names.BM25Retriever.from_documents(room.documents())
+    ),
     "a store": lambda room, encoder: (
         len(room.store([], encoder)),
         bool(room.store([], encoder)),
@@ -334,3 +405,48 @@ def test_retrievers_and_stores_are_copied_whole(room: Room, encoder: M3Encoder) 
         assert again.ids == store.ids
         again.hybrid.delete(["0"])
     assert store.ids == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("room", [LANGCHAIN, LLAMA_INDEX], ids=["langchain", "llama_index"])
+def test_a_name_of_another_library_says_what_to_write(room: Room, encoder: M3Encoder) -> None:
+    made = room.ensemble([], encoder)
+    others = (made, room.store([], encoder), room.reranker(encoder), room.embeddings(encoder))
+    theirs = "retrieve" if room is LANGCHAIN else "invoke"
+    for one, name in (
+        (made, "search"),
+        (made, theirs),
+        (others[1], "upsert"),
+        (others[2], "rerank"),
+    ):
+        assert not hasattr(one, name)
+        assert name not in dir(one)
+        with pytest.raises(UnknownNameError, match=rf"has no '{name}'\. Write \w+\("):
+            getattr(one, name)
+    for one in others:
+        with pytest.raises(AttributeError, match="no_such_name"):
+            one.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("room", [LANGCHAIN, LLAMA_INDEX], ids=["langchain", "llama_index"])
+def test_what_is_refused_when_set_leaves_things_as_they_were(
+    room: Room, encoder: M3Encoder
+) -> None:
+    made = room.ensemble(room.documents(), encoder, k=2)
+    before = room.ask(made)
+    for name, value in (("k", 0), ("scores", "yes")):
+        with pytest.raises(InputError):
+            setattr(made, name, value)
+    assert room.ask(made) == before
+    made.k = 1
+    assert room.ask(made) == before[:1]
+
+
+def test_a_name_of_the_other_room_says_where_it_is() -> None:
+    for room, name in (
+        (lc, "M3ColbertRerank"),
+        (li, "M3Embeddings"),
+        (m3_retrievers, "M3VectorStore"),
+    ):
+        assert name not in dir(room)
+        with pytest.raises(ImportError, match=f"has no '{name}'. Write "):
+            getattr(room, name)

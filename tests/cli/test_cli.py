@@ -32,7 +32,7 @@ def test_the_command_starts_in_a_process_of_its_own(tmp_path):
 
 def test_help_names_every_command(run):
     shown = run("--help").out
-    for command in ("index", "search", "demo", "train", "mine", "evaluate", "doctor"):
+    for command in ("index", "search", "serve", "demo", "train", "mine", "evaluate", "doctor"):
         assert command in shown
 
 
@@ -221,3 +221,14 @@ def test_the_demo_answers_its_questions_and_opens_its_index_the_second_time(
     second = run("demo", "--limit", "40")
     assert "Opened the index of an earlier run" in second.err
     assert second.out == first.out
+
+
+@pytest.mark.parametrize("command", [[], ["index"], ["search"], ["doctor"]])
+def test_h_is_help(command):
+    from typer.testing import CliRunner
+
+    from m3_retrievers.cli.app import app
+
+    done = CliRunner().invoke(app, [*command, "-h"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output

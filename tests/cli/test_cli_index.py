@@ -140,11 +140,11 @@ def refused_places(tmp_path):
     (tmp_path / "broken" / "manifest.json").write_text("{}")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     return {
-        "file": "which is none",
+        "file": "is no durable index",
         "file/index": "cannot",
         "full": "holds 'thesis.doc'",
         "broken": "is torn, was changed",
-        "nowhere": "which is none",
+        "nowhere": "a link to nothing",
     }
 
 

@@ -24,7 +24,7 @@ def used(encoder: M3Encoder) -> M3Encoder:
 def in_use(encoder: M3Encoder) -> M3Encoder:
     """An encoder whose locks are all held."""
     used(encoder)
-    encoder._loading.acquire()
+    encoder._model._lock.acquire()
     for shared in encoder._shared.values():
         shared._turn.acquire()
     return encoder
@@ -98,9 +98,9 @@ def test_a_child_forked_while_a_thread_encodes_does_not_wait_for_it(tiny_m3, mon
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_child_forked_while_a_thread_loads_loads_by_itself(tiny_m3):
     encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu")
-    with encoder._loading:
+    with encoder._model._lock:
         # nothing is loaded in the parent, so the child keeps its threads, here of one lock only
-        answer = run_in_child(lambda: encoder._loading.acquire(blocking=False))
+        answer = run_in_child(lambda: encoder._model._lock.acquire(blocking=False))
     assert answer == b"True"
 
 

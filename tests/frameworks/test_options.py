@@ -5,8 +5,9 @@ import pytest
 from m3_retrievers import BM25, HybridRetriever, M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.ensemble import check_sources, chosen_fusion
-from m3_retrievers.frameworks.options import check_options, hybrid_retriever
+from m3_retrievers.frameworks.options import hybrid_retriever
 from m3_retrievers.frameworks.scores import read_scores, write_scores
+from m3_retrievers.habits import check_options
 from m3_retrievers.lexical.tokenizers import WordTokenizer
 
 

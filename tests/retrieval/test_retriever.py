@@ -404,7 +404,7 @@ def test_bm25_over_the_models_own_tokens_is_saved_and_loaded(encoder, tmp_path):
         (lambda r: r.add(None), "list of texts, got None"),
         (lambda r: r.add(["x"], ids=3), "list of ids, got 3"),
         (lambda r: r.add(["x"], metadata=3), "one mapping a text, got 3"),
-        (lambda r: r.add(["x"], metadata=[None]), "metadata mapping for each text"),
+        (lambda r: r.add(["x"], metadata=[None]), "metadata expects a mapping for each text"),
         (lambda r: r.search(QUERY, k=int("9" * 20) * -1), "k expects an integer of at least 1"),
         (lambda r: setattr(r, "weights", [1, 2, 3]), "weights expects HybridWeights"),
         (lambda r: setattr(r, "recall", 5), "recall expects a Recall"),

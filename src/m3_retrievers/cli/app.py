@@ -14,10 +14,11 @@ app = typer.Typer(
     help="BGE-M3 hybrid retrieval: dense, lexical and ColBERT scores in one index.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+Model = Annotated[str, typer.Option(help="A hub id, a folder, m3-mini, m3-mini-multilingual.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -42,7 +43,19 @@ def options(
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="Your .md, .txt, .rst and .py files.")],
-    out: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("my-index"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="A folder for the index, or a file NAME.index, kept at every step."
+        ),
+    ] = Path("my-index"),
+    home: Annotated[
+        str | None,
+        typer.Option(
+            help="An engine for the index, in place of --out: qdrant:./data, milvus:./m.db, "
+            "postgresql://…, qdrant:http://… or milvus:http://…"
+        ),
+    ] = None,
     model: Model = "m3-mini",
     chunk: Annotated[
         int | None,
@@ -70,6 +83,7 @@ def index(
         finished = run(
             folder,
             out=out,
+            home=home,
             model=model,
             options=Options(chunk=chunk, overlap=overlap, truncation=truncation),  # type: ignore[arg-type]
             as_json=json,
@@ -80,9 +94,11 @@ def index(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="A saved index.")],
-    question: Annotated[str, typer.Argument(help="What you want to know.")],
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    index: Annotated[
+        str, typer.Argument(help="An index: folder, file, or an address as --home takes it.")
+    ],
+    question: Annotated[list[str], typer.Argument(help="What you want to know.")],
+    k: Annotated[int, typer.Option("-k", "--top-k", help="How many hits.")] = 5,
     filter: Annotated[
         str | None, typer.Option(help='Metadata filter as JSON: \'{"source": "guide.md"}\'.')
     ] = None,
@@ -96,11 +112,80 @@ def search(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Ask a saved index a question."""
+    """Ask an index a question."""
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
-        run(folder, question, k=k, filter=filter, explain=explain, model=model, as_json=json)
+        run(
+            index,
+            " ".join(question),
+            k=k,
+            filter=filter,
+            explain=explain,
+            model=model,
+            as_json=json,
+        )
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="A saved index's folder, or an address.")],
+    target: Annotated[str, typer.Argument(help="An address as --home of index takes it.")],
+    json: Json = False,
+) -> None:
+    """Copy an index into another home, without encoding again.
+
+    What was stopped goes on with the same command.
+    """
+    from m3_retrievers.cli.copy import run
+
+    with warnings_as_messages():
+        run(source, target, as_json=json)
+
+
+@app.command()
+def serve(
+    index: Annotated[
+        str | None,
+        typer.Argument(help="A saved index, or an address; without one, the model alone."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A hub id or a model folder; may be left out for m3-mini."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="M3_RETRIEVERS_API_KEY",
+            help="What clients have to send as a bearer token; in the environment nobody sees it.",
+        ),
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of texts that share a pass; what suits the device."),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(help="Texts that may wait; more are told to come again.")
+    ] = 1024,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which an answer is given up.")
+    ] = 60.0,
+) -> None:
+    """Serve a model, and an index if there is one, to clients of OpenAI, TEI and HttpEncoder."""
+    from m3_retrievers.cli.serve import run
+
+    run(
+        index,
+        model=model,
+        host=host,
+        port=port,
+        api_key=api_key,
+        batch_tokens=max_batch_tokens,
+        queue=queue,
+        timeout=timeout,
+    )
 
 
 @app.command()

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from m3_retrievers.cli.bundled import bundled_model
 from m3_retrievers.cli.console import results, write_json
+from m3_retrievers.cli.home import retriever_in
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.encoder.mini import BACKBONE, MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
-from m3_retrievers.index.storage import read_model
+from m3_retrievers.index.opening import shown_address
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 
 # Hits whose text is shown with what matched in it; each is read by the model once more.
 _EXPLAINED = 3
-# Models that come with this package or by pip; an index may name them without being trusted.
-_BUNDLED = (MINI, BACKBONE)
 
 
 def run(
-    folder: Path,
+    index: str,
     question: str,
     *,
     k: int,
@@ -37,30 +34,15 @@ def run(
 ) -> None:
     """Print the best k hits for a question."""
     wanted = _filter(filter)
-    encoder = M3Encoder.from_pretrained(model or _bundled(folder, question))
-    retriever = HybridRetriever.load(folder, encoder)
-    hits = retriever.search(question, k=k, filter=wanted)
-    if as_json:
-        write_json(_record(question, hits, retriever, explain=explain))
-    else:
-        _print(question, hits, retriever, explain=explain)
-
-
-def _bundled(folder: Path, question: str) -> str:
-    """Return the model that built an index, where it may be loaded without being asked for.
-
-    An index may come from anyone, and its model's name is a path to load or a repository to
-    download: whoever searches decides on that.
-    """
-    name = str(read_model(folder).get("name", ""))
-    if name in _BUNDLED:
-        return name
-    built = f"was built by the model {name!r}" if name else "names no model"
-    command = ["m3-retrievers", "search", str(folder), question, "--model", name or "MODEL"]
-    raise InputError(
-        f"The index in {str(folder)!r} {built}, and a search loads, or downloads, no model just "
-        f"because an index names it. If you trust that model, type: {shlex.join(command)}"
+    encoder = M3Encoder.from_pretrained(
+        model or bundled_model(index, ["search", shown_address(index), question])
     )
+    with retriever_in(index, encoder) as retriever:
+        hits = retriever.search(question, k=k, filter=wanted)
+        if as_json:
+            write_json(_record(question, hits, retriever, explain=explain))
+        else:
+            _print(question, hits, retriever, explain=explain)
 
 
 def _print(

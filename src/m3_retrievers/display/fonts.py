@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from m3_retrievers.checks import require_package
 from m3_retrievers.display.markup import printable
 
 # Families with wide coverage that systems commonly have; matplotlib's own comes first.
@@ -75,6 +76,7 @@ def drawable(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 @cache
 def _families() -> dict[str, str]:
     """Return a file of each upright family, matplotlib's own and the widely known ones first."""
+    require_package("matplotlib", module="matplotlib", extra="plot", purpose="plot()")
     from matplotlib import font_manager
 
     upright = [

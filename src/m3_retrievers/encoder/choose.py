@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.settings import Settings
+from m3_retrievers.encoder.splade import SpladeEncoder
 from m3_retrievers.errors import InputError
 
 
-def as_encoder(encoder: M3Encoder | str | Path) -> M3Encoder:
+def as_encoder(encoder: Encoder | str | Path) -> Encoder:
     """Return the encoder itself, or the one that ``M3Encoder.from_pretrained`` makes of a name.
 
     Raises InputError for what is neither, CheckpointError for a name without a model.
@@ -22,3 +27,21 @@ def as_encoder(encoder: M3Encoder | str | Path) -> M3Encoder:
             "'m3-mini', 'BAAI/bge-m3', a model folder, or M3Encoder.from_pretrained(…)."
         )
     return encoder
+
+
+def as_splade(encoder: Encoder | str | Path) -> Encoder:
+    """Return the encoder itself, or the one that ``SpladeEncoder.from_pretrained`` makes of a name.
+
+    Raises as ``as_encoder`` does.
+    """
+    if isinstance(encoder, str | Path):
+        return SpladeEncoder.from_pretrained(encoder)
+    return as_encoder(encoder)
+
+
+def settings_of(encoder: Encoder) -> dict[str, Any]:
+    """Return how an encoder reads texts, as JSON; {} where it does not say."""
+    settings = getattr(encoder, "settings", None)
+    found = asdict(settings) if isinstance(settings, Settings) else {}
+    dtype = getattr(encoder, "dtype", None)
+    return found if dtype is None else found | {"dtype": str(dtype)}

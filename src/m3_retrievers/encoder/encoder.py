@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from m3_retrievers import scoring
-from m3_retrievers.checks import check_k, check_texts
-from m3_retrievers.encoder import forking
+from m3_retrievers.checks import check_texts
+from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
-from m3_retrievers.encoder.coalesce import Coalesced
-from m3_retrievers.encoder.distinct import distinct_pairs
-from m3_retrievers.encoder.encoding import encode, progress
+from m3_retrievers.encoder.encoding import encode
 from m3_retrievers.encoder.heads import HeadSpec
+from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
+from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
+from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
     Settings,
     check_settings,
     choose_device,
     choose_dtype,
-    choose_outputs,
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
+from m3_retrievers.encoder.viewing import view
 from m3_retrievers.errors import InputError
-from m3_retrievers.types.plan import HybridWeights, check_weights
+from m3_retrievers.habits import guided
+from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
-from m3_retrievers.types.scores import Scores
+from m3_retrievers.types.tokens import TokenView
 
 
-class M3Encoder:
+@guided()
+class M3Encoder(BaseEncoder):
     """BGE-M3 and models of its kind; made by ``from_pretrained``, loaded at first use.
 
     Safe to share between threads: the model is loaded once, and concurrent calls of
@@ -50,20 +52,21 @@ class M3Encoder:
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> None:
         if not isinstance(source, Source):
             raise InputError(
                 f"M3Encoder expects a located model, got {source!r:.80}. Write "
                 "M3Encoder.from_pretrained(…) with a hub id, a folder or 'm3-mini'."
             )
+        super().__init__(keep=keep)
         self.source = source
         self.settings = check_settings(settings, pooling=source.pooling)
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
-        self._loading = threading.Lock()
-        self._checkpoint: Checkpoint | None = None
-        self._shared: dict[tuple[Output, ...], Coalesced[str, Representations]] = {}
-        forking.watch(self)
+        self._model = Lazy(lambda: load(self.source, device=self.device, dtype=self.dtype))
+        # an explanation looks at the same two texts for each output
+        self._viewed = lru_cache(maxsize=8)(self._view)
 
     @classmethod
     def from_pretrained(
@@ -82,23 +85,23 @@ class M3Encoder:
         truncate_dim: int | None = None,
         mcls_every: int | None = None,
         batch_tokens: int | None = None,
+        keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> M3Encoder:
-        """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
+        """Return an encoder for a hub id, a folder, ``"m3-mini"`` or ``"m3-mini-multilingual"``.
 
         device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
         dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are
             always float32. revision: of the hub repository.
-        heads, pooling: only for models that are laid out unlike BGE-M3.
-        truncation: what happens to a text over the limit: ``"warn"`` cuts it, with one
-            TruncationWarning a call; ``"error"`` refuses it; ``"windows"`` encodes it piece
-            by piece into one row.
+        heads, pooling: for models laid out unlike BGE-M3.
+        truncation: of a text over the limit: ``"warn"`` cuts it, with one TruncationWarning a
+            call; ``"error"`` refuses it; ``"windows"`` encodes it by pieces into one row.
         query_max_length, document_max_length: tokens, special ones included, capped by
             what the model can take.
         query_instruction: put before every query (BGE-M3 needs none).
         truncate_dim: leading dimensions of the dense vector to keep, before normalising.
-        mcls_every: put a CLS before every so many tokens of a document, and pool them all
-            (the paper's MCLS uses 256); see ``encoder.pieces`` for its choices.
+        mcls_every: a CLS before every so many tokens of a document (MCLS; the paper's 256).
         batch_tokens: tokens of a padded batch; None takes what suits the device.
+        keep: of what was computed last, so that a chain runs the model once a text.
 
         A model gives numbers and a vocabulary: its Python code is never run nor asked about, no
         pickle is executed, no kernels are fetched. Raises CheckpointError (MissingHeadError,
@@ -115,18 +118,12 @@ class M3Encoder:
             batch_tokens=batch_tokens,
         )
         where = choose_device(device)
-        return cls(source, settings, device=where, dtype=choose_dtype(dtype, where))
+        return cls(source, settings, device=where, dtype=choose_dtype(dtype, where), keep=keep)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it is made of: another process loads the model at its own first use."""
-        made = partial(type(self), device=self.device, dtype=self.dtype)
+        made = partial(type(self), device=self.device, dtype=self.dtype, keep=self.keep)
         return made, (self.source, self.settings)
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> M3Encoder:
-        """Return the encoder itself: it never changes, and gigabytes are not copied in passing."""
-        return self
-
-    __copy__ = __deepcopy__
 
     def __repr__(self) -> str:
         return f"M3Encoder({self.name!r}, outputs={self.outputs}, device={str(self.device)!r})"
@@ -151,10 +148,7 @@ class M3Encoder:
     @property
     def checkpoint(self) -> Checkpoint:
         """The loaded model; the first use loads it, whichever thread comes first."""
-        with self._loading:
-            if self._checkpoint is None:
-                self._checkpoint = load(self.source, device=self.device, dtype=self.dtype)
-            return self._checkpoint
+        return self._model.get()
 
     @property
     def tokenizer(self) -> Any:
@@ -178,123 +172,64 @@ class M3Encoder:
         shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
         return fingerprint(self.source, shape)
 
-    def encode_queries(
-        self,
-        texts: Sequence[str],
-        *,
-        outputs: Sequence[Output] | None = None,
-        show_progress: bool = False,
-    ) -> Representations:
-        """Return representations of n queries, in their order; only the outputs asked for.
+    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
+        """Return a text's tokens as the model reads them; see ``encoder.viewing``."""
+        check_texts([text])
+        return self._viewed(text, query)
 
-        outputs: any of ``"dense"``, ``"sparse"``, ``"colbert"``, ``"tokens"``; None is all the
-        model has (without tokens). Equal texts have equal rows. A text of unknown tokens alone
-        scores 0: its dense row is 0, without terms and vectors (UnknownTokenWarning).
-
-        Raises InputError for what is no string, MissingHeadError for an output the model lacks,
-        TextTooLongError under ``truncation="error"``.
-        """
-        return self._encode(texts, query=True, outputs=outputs, show_progress=show_progress)
-
-    def encode_documents(
-        self,
-        texts: Sequence[str],
-        *,
-        outputs: Sequence[Output] | None = None,
-        show_progress: bool = False,
-    ) -> Representations:
-        """Return representations of n documents; arguments as for ``encode_queries``."""
-        return self._encode(texts, query=False, outputs=outputs, show_progress=show_progress)
-
-    def encode_query(
-        self, text: str, *, outputs: Sequence[Output] | None = None
-    ) -> Representations:
-        """Return representations of one query, a record of one row.
-
-        Threads that call this at the same time share a forward pass.
-        """
-        if not isinstance(text, str):
-            raise InputError(
-                f"A query expects one string, got {type(text).__name__} ({text!r:.60})."
-            )
-        wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
-        with self._loading:
-            run = partial(self._queries_apart, outputs=wanted)
-            shared = self._shared.setdefault(wanted, Coalesced(run))
-        return shared(text)
-
-    def iter_documents(
-        self,
-        texts: Iterable[str],
-        *,
-        outputs: Sequence[Output] | None = None,
-        batch_size: int = 1024,
-        show_progress: bool = False,
-    ) -> Iterator[Representations]:
-        """Yield representations of ``batch_size`` documents at a time, in order.
-
-        For corpora that do not fit in memory: ``texts`` may be a generator, and is read no
-        further than the batch at hand.
-        """
-        check_k(batch_size, name="batch_size")
-        if isinstance(texts, str) or not isinstance(texts, Iterable):
-            check_texts(texts)  # raises
-        source = iter(texts)
-        with progress(show=show_progress) as done:
-            while batch := list(islice(source, batch_size)):
-                yield self.encode_documents(batch, outputs=outputs)
-                done(len(batch))
-
-    def score_pairs(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        *,
-        weights: HybridWeights | None = None,
-    ) -> Scores:
-        """Return the scores of n (query, document) pairs, each a float32 array (n,).
-
-        Equal to FlagEmbedding's ``compute_score``, which names the fields. weights: None is
-        the model's own. A text that occurs in several pairs is encoded once.
-        """
-        weighted = check_weights(weights, default=self.default_weights)
-        split = distinct_pairs(pairs)
-        return scoring.pair_scores(
-            self.encode_queries(split.queries),
-            self.encode_documents(split.documents),
-            split.q_rows,
-            split.d_rows,
-            weights=weighted,
+    def _view(self, text: str, query: bool) -> TokenView:
+        read = self._encode([text], query=query, outputs=("tokens",)).require("tokens")[0]
+        return view(
+            self.checkpoint,
+            text,
+            read,
+            query=query,
+            settings=self.settings,
+            vectors="colbert" in self.outputs,
         )
 
-    def _queries_apart(
-        self, texts: Sequence[str], *, outputs: tuple[Output, ...]
-    ) -> list[Representations]:
-        encoded = self._encode(texts, query=True, outputs=outputs)
-        return [encoded[row] for row in range(len(texts))]
+    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
+        """Return (n,) how many tokens of each text enter the model, without running it.
 
-    def _encode(
+        Warns and raises as encoding would.
+        """
+        reading = read_texts(
+            self.checkpoint, check_texts(texts), query=query, settings=self.settings, name=self.name
+        )
+        return token_counts(reading)
+
+    def terms(self, ids: Sequence[int]) -> list[str]:
+        """Return the vocabulary's spelling of sparse columns."""
+        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
+
+    def _compute(
         self,
         texts: Sequence[str],
         *,
         query: bool,
-        outputs: Sequence[Output] | None,
-        show_progress: bool = False,
+        outputs: tuple[Output, ...],
+        show_progress: bool,
     ) -> Representations:
-        checked = check_texts(texts)
-        wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
-        return encode(
-            self.checkpoint,
-            checked,
+        model = self.checkpoint
+        reading = read_texts(
+            model,
+            texts,
             query=query,
-            outputs=wanted,
             settings=self.settings,
-            device=self.device,
             name=self.name,
+            spans="tokens" in outputs,
+        )
+        return encode_once(
+            reading,
+            partial(encode, model, settings=self.settings, device=self.device),
+            query=query,
+            outputs=outputs,
+            has=self.outputs,
+            recent=self._recent,
             show_progress=show_progress,
         )
 
     def _renew_after_fork(self) -> bool:
-        """Drop what threads of the parent may hold locked; return whether the model is loaded."""
-        self._loading = threading.Lock()
-        self._shared = {}
-        return self._checkpoint is not None
+        super()._renew_after_fork()
+        self._model.renew_lock()
+        return self._model.loaded

@@ -104,6 +104,27 @@ def load_masked_model(folder: Path) -> Any:
     return _from_pretrained(AutoModelForMaskedLM, folder, config=config, dtype=torch.float32)
 
 
+def load_masked_language_model(folder: Path, dtype: torch.dtype) -> Any:
+    """Return a masked-language model in evaluation mode, on the CPU, complete and finite."""
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
+    config = load_config(folder)
+    _check_amount(folder, config)
+    model, report = _from_pretrained(
+        AutoModelForMaskedLM, folder, config=config, dtype=dtype, output_loading_info=True
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of a masked-language model's tensors "
+            f"({', '.join(missing[:3])}…): they would be random. Use a checkpoint that was saved "
+            "with its head, such as a SPLADE model."
+        )
+    _check_finite(folder, model, dtype)
+    return model.eval()
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Return the transformers tokenizer of a folder, with padding and truncation off."""
     tokenizer_file(folder)  # raises where there is none

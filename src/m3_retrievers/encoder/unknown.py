@@ -7,11 +7,11 @@ look alike to the model, and would match each other and every query equally well
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.pieces import tokenize
 from m3_retrievers.errors import UnknownTokenWarning, warn
 
@@ -26,8 +26,17 @@ _FEWEST = 3
 _READS_MORE = "BAAI/bge-m3"
 
 
+class _Vocabulary(Protocol):
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def unknown_id(self) -> int | None: ...
+    @property
+    def blank_ids(self) -> tuple[int, ...]: ...
+
+
 def find_unread(
-    model: Checkpoint,
+    model: _Vocabulary,
     read: Sequence[NDArray[np.int64]],
     *,
     given: NDArray[np.int64],

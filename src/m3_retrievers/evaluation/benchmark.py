@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.encoder.choose import settings_of
 from m3_retrievers.evaluation.datasets import Collection
 from m3_retrievers.evaluation.metrics import MEASURES, measure
 from m3_retrievers.evaluation.modes import chosen
@@ -24,11 +25,13 @@ from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.types.plan import HybridWeights, Mode
 from m3_retrievers.types.representations import Output, Representations
 
+# documents encoded in one call: enough to share forward passes by length
+_ENCODED_AT_ONCE = 1024
 _PACKAGES = ("m3-retrievers", "torch", "transformers", "ir-measures")
 
 
 def evaluate(
-    encoder: M3Encoder,
+    encoder: Encoder,
     collection: Collection,
     *,
     modes: Sequence[str] | None = None,
@@ -96,7 +99,7 @@ def _runs(
 
 
 def represent(
-    encoder: M3Encoder,
+    encoder: Encoder,
     collection: Collection,
     *,
     outputs: Sequence[str] | None = None,
@@ -119,7 +122,8 @@ def represent(
     chunks = []
     texts = list(collection.documents.values())
     bar = tqdm(total=len(texts), disable=not show_progress, desc="encode", unit="doc")
-    for chunk in encoder.iter_documents(texts, outputs=wanted):
+    for at in range(0, len(texts), _ENCODED_AT_ONCE):
+        chunk = encoder.encode_documents(texts[at : at + _ENCODED_AT_ONCE], outputs=wanted)
         if chunk.colbert is not None:
             chunk = replace(chunk, colbert=chunk.colbert.astype("float16"))
         chunks.append(chunk)
@@ -135,7 +139,7 @@ def _usual_measures(collection: Collection) -> tuple[str, ...]:
 
 
 def _about(
-    encoder: M3Encoder, collection: Collection, bm25: BM25, *, depth: int, measures: Sequence[str]
+    encoder: Encoder, collection: Collection, bm25: BM25, *, depth: int, measures: Sequence[str]
 ) -> Mapping[str, Any]:
     """Return what shaped the figures, as fields of an ``Evaluation``; settings are JSON."""
     words = {name: getattr(bm25, name) for name in ("variant", "idf", "k1", "b")}
@@ -149,7 +153,7 @@ def _about(
         "fingerprint": encoder.fingerprint,
         "versions": {name: version(name) for name in _PACKAGES},
         "settings": {
-            "encoder": asdict(encoder.settings) | {"dtype": str(encoder.dtype)},
+            "encoder": settings_of(encoder),
             "bm25": words,
             "depth": depth,
             "measures": list(measures),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, cast
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.types.plan import HybridWeights, Mode
 from m3_retrievers.types.representations import ALL_OUTPUTS
@@ -36,7 +36,7 @@ _BM25_NOTE = "no sparse head: the lexical part of 'all' is BM25"
 
 
 def chosen(
-    modes: Sequence[str] | None, encoder: M3Encoder, weights: HybridWeights
+    modes: Sequence[str] | None, encoder: Encoder, weights: HybridWeights
 ) -> tuple[dict[str, tuple[Mode, ...]], tuple[str, ...]]:
     """Return the components of each mode to run, and what a reader must know about them.
 
@@ -70,7 +70,7 @@ def chosen(
     return found, tuple(notes)
 
 
-def _components(name: EvaluationMode, encoder: M3Encoder) -> tuple[Mode, ...]:
+def _components(name: EvaluationMode, encoder: Encoder) -> tuple[Mode, ...]:
     """Return the modes a mode adds up; BM25 stands in for a sparse head that is not there."""
     if name == "all" and "sparse" not in encoder.outputs:
         return ("dense", "bm25", "colbert")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.evaluation.benchmark import evaluate, represent
 from m3_retrievers.evaluation.datasets import Collection
@@ -47,7 +47,7 @@ class Tuned:
 
 
 def tune_weights(
-    encoder: M3Encoder,
+    encoder: Encoder,
     tuning: Sequence[Collection] | Collection,
     report: Collection,
     *,
@@ -98,7 +98,7 @@ def tune_weights(
 
 
 def grid_means(
-    encoder: M3Encoder,
+    encoder: Encoder,
     collection: Collection,
     grid: Sequence[HybridWeights],
     *,

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from m3_retrievers.checks import check_texts
-from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explanation import Alignment, Explanation, ReadText, TermShare
 from m3_retrievers.explain.words import cluster_end, term_shares
@@ -48,14 +47,18 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
         hit = replace(retriever.score(query, [hit])[0], ranks={})
     encoder = retriever.encoder
     has = encoder.outputs
-    outputs: tuple[Output, ...] = (*(mode for mode in has if mode != "dense"), "tokens")
+    outputs = tuple(mode for mode in has if mode != "dense") or has
     asked = encoder.encode_query(query, outputs=outputs)
     given = encoder.encode_documents([hit.text], outputs=outputs)
-    read_query = _read(encoder, query, asked, query=True)
-    document = _read(encoder, hit.text, given, query=False)
+    read_query = _read(encoder, query, query=True)
+    document = _read(encoder, hit.text, query=False)
     terms: dict[Mode, tuple[TermShare, ...]] = {}
     if "sparse" in has:
-        terms["sparse"] = _learned(asked, given, read_query, document)
+        sides = [
+            _read(encoder, text, query=is_query, output="sparse")
+            for text, is_query in ((query, True), (hit.text, False))
+        ]
+        terms["sparse"] = _learned(encoder, asked, given, *sides)
     bm25 = retriever.index.weighting if "bm25" in hit.scores else None
     if isinstance(bm25, BM25):
         terms["bm25"] = term_shares(bm25, query, hit.text)
@@ -76,27 +79,34 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
 def _stored(index: Index, hit: Hit, made: MultiVectors) -> MultiVectors:
     """Return the hit's token vectors as the index keeps them, whose scores are the hit's.
 
-    made: of its text, for an index that keeps none, or no longer those of this text.
+    made: of its text, for an index that keeps none, pools them, or has another text by now.
     """
     with index.snapshot():
         kept = index.get([hit.id])
         if "colbert" not in index.modes or not kept or kept[0].text != hit.text:
             return made
-        return index.vectors([hit.id], outputs=("colbert",)).colbert or made
+        kept_vectors = index.vectors([hit.id], outputs=("colbert",)).require("colbert")
+        # pooled vectors stand for several tokens each
+        return kept_vectors if len(kept_vectors[0]) == len(made[0]) else made
 
 
 def _learned(
-    asked: Representations, given: Representations, query: ReadText, document: ReadText
+    encoder: Encoder,
+    asked: Representations,
+    given: Representations,
+    query: ReadText,
+    document: ReadText,
 ) -> tuple[TermShare, ...]:
     """Return the terms that both sides weigh, the largest product first."""
     (left,), (right,) = asked.to_dicts(), given.to_dicts()
+    shared = sorted(left.keys() & right.keys())
     shares = []
-    for id in sorted(left.keys() & right.keys()):
+    for id, term in zip(shared, encoder.terms(shared), strict=True):
         in_query = [token for token in query.tokens if token.id == id]
         in_document = [token for token in document.tokens if token.id == id]
         shares.append(
             TermShare(
-                term=in_query[0].surface,
+                term=term,
                 score=left[id] * right[id],
                 query_weight=left[id],
                 document_weight=right[id],
@@ -111,18 +121,12 @@ def _spans(tokens: list[TokenWeight]) -> tuple[tuple[int, int], ...]:
     return tuple((token.start, token.end) for token in tokens if token.end > token.start)
 
 
-def _read(
-    encoder: M3Encoder, text: str, representations: Representations, *, query: bool
-) -> ReadText:
-    tokens: list[TokenWeight] = representations.require("tokens")[0]
-    starts = [*(token.start for token in tokens[1:]), len(text)]
-    seen = [_placed(one, text, following) for one, following in zip(tokens, starts, strict=False)]
-    instruction = encoder.settings.query_instruction if query else ""
-    total = len(tokenize(encoder.tokenizer, [instruction + text])[0].ids)
-    unseen = total - len(seen)
-    if representations.colbert is None:
-        return ReadText(text, tuple(seen), unseen)
-    return ReadText(text, tuple(seen), unseen, *_vectors(encoder, seen, query=query))
+def _read(encoder: Encoder, text: str, *, query: bool, output: Output | None = None) -> ReadText:
+    view = encoder.view(text, query=query, output=output)
+    starts = [*(token.start for token in view.tokens[1:]), len(text)]
+    seen = zip(view.tokens, starts, strict=False)
+    placed = tuple(_placed(one, text, following) for one, following in seen)
+    return ReadText(text, placed, view.unseen, view.vector_tokens, view.vector_labels)
 
 
 def _placed(token: TokenWeight, text: str, following: int) -> TokenWeight:
@@ -138,35 +142,8 @@ def _placed(token: TokenWeight, text: str, following: int) -> TokenWeight:
     return replace(token, end=min(end, following) if following >= token.end else end)
 
 
-def _vectors(
-    encoder: M3Encoder, seen: list[TokenWeight], *, query: bool
-) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
-    """Return each ColBERT vector's token, None for a special one, and its spelling."""
-    model, settings = encoder.checkpoint, encoder.settings
-    # what was seen fits: one piece where the rest was cut off, else the encoder's own windows
-    pieces = cut(
-        [Tokens(np.array([token.id for token in seen], np.int64))],
-        model.frame,
-        max_length=min(
-            settings.query_max_length if query else settings.document_max_length, model.max_length
-        ),
-        truncation="windows",
-        mcls_every=None if query else settings.mcls_every,
-    )
-    spell = encoder.tokenizer.convert_ids_to_tokens
-    # the first token of the frame, CLS, gives no vector, and neither does one among the text
-    before, after = spell(list(model.frame.before[1:])), spell(list(model.frame.after))
-    places: list[int | None] = []
-    labels: list[str] = []
-    for piece in pieces:
-        inner = range(piece.start, piece.stop)
-        places += [*[None] * len(before), *inner, *[None] * len(after)]
-        labels += [*before, *(seen[at].surface for at in inner), *after]
-    return tuple(places), tuple(labels)
-
-
 def _notes(
-    encoder: M3Encoder, query: ReadText, document: ReadText, hit: Hit, terms: tuple[Mode, ...]
+    encoder: Encoder, query: ReadText, document: ReadText, hit: Hit, terms: tuple[Mode, ...]
 ) -> tuple[str, ...]:
     notes = []
     for name, read in (("query", query), ("document", document)):
@@ -197,7 +174,8 @@ def _disagreements(found: Mapping[str, float], hit: Hit) -> list[str]:
     """Return a note for each mode in which the hit's score is not what both texts give now."""
     return [
         f"The hit's {mode} score is {hit.scores[mode]:.4f}, and its text now gives {value:.4f}: "
-        "the query, the model or the index is not the one of the search."
+        "the query, the model or the index is not the one of the search"
+        f"{', or the index pools token vectors' if mode == 'colbert' else ''}."
         for mode, value in found.items()
         if mode in hit.scores
         and not math.isclose(value, hit.scores[mode], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

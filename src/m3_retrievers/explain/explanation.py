@@ -64,6 +64,11 @@ class TermShare:
     query_spans: tuple[Span, ...] = ()
     document_spans: tuple[Span, ...] = ()
 
+    @property
+    def expansion(self) -> bool:
+        """Whether the term stands in neither text: a SPLADE model added it to both."""
+        return not self.query_spans and not self.document_spans
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "term": self.term,

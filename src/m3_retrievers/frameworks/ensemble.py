@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.scoring.fusion import ReciprocalRankFusion
+from m3_retrievers.scoring.fusion import ReciprocalRankFusion, check_fusion
 from m3_retrievers.types.plan import Fusion
 
 Retriever = TypeVar("Retriever")
@@ -24,7 +24,8 @@ def check_hybrid(given: object, *, made_by: str) -> HybridRetriever:
     if not isinstance(given, HybridRetriever):
         raise InputError(
             f"hybrid expects a HybridRetriever, got {given!r:.80}. Make one with {made_by}, or "
-            "take a store's .hybrid; other retrievers go into retrievers=[…]."
+            "take a store's .hybrid; an encoder goes into HybridRetriever(encoder), other "
+            "retrievers into retrievers=[…]."
         )
     return given
 
@@ -66,7 +67,7 @@ def chosen_fusion(fusion: Fusion | None, weights: Sequence[float] | None, *, cou
     {'retriever_1': 0.3, 'retriever_2': 0.7}
     """
     if weights is None:
-        return fusion or ReciprocalRankFusion()
+        return ReciprocalRankFusion() if fusion is None else check_fusion(fusion)
     if fusion is not None:
         raise InputError(
             f"weights expects no fusion beside it, got {fusion!r:.80}. Give the weights to the "
@@ -114,7 +115,8 @@ def check_filtered(retrievers: Mapping[str, Any], knowing: Mapping[str, Any], op
 def check_retrievers(given: Any, kind: type) -> list[Any]:
     """Return a list of retrievers as it is; raises InputError for what is of another kind."""
     if not isinstance(given, list | tuple):
-        raise InputError(f"retrievers expects a list of retrievers, got {given!r:.80}. Wrap it.")
+        remedy = "Pass list(….values())." if isinstance(given, Mapping) else "Wrap it."
+        raise InputError(f"retrievers expects a list of retrievers, got {given!r:.80}. {remedy}")
     for position, one in enumerate(given):
         if not isinstance(one, kind):
             raise InputError(

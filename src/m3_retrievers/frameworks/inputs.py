@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.retrieval.retriever import HybridRetriever
+from m3_retrievers.types.plan import Mode
 
 Kind = TypeVar("Kind")
 
@@ -24,11 +27,11 @@ def check_all(
     >>> check_all([1, 2], int, name="numbers", plural="integers", remedy="Round it.")
     [1, 2]
     """
-    if isinstance(given, kind | str | bytes | Mapping):
+    if isinstance(given, kind):
         raise InputError(
             f"{name} expects a list of {plural}, got one {type(given).__name__}. Wrap it: [it]."
         )
-    if not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"{name} expects a list of {plural}, got {given!r:.60}. {remedy}")
     items = list(given)
     for position, item in enumerate(items):
@@ -40,14 +43,36 @@ def check_all(
     return items
 
 
-def check_question(query: object, *, remedy: str) -> str:
+def check_question(query: object, *, remedy: str, owner: str = "A retriever") -> str:
     """Return a question as it is; raises InputError unless it is a string."""
     if not isinstance(query, str):
         raise InputError(
-            f"A retriever expects the question as a string, got {type(query).__name__} "
+            f"{owner} expects the question as a string, got {type(query).__name__} "
             f"({query!r:.60}). {remedy}"
         )
     return query
+
+
+def check_leg(index: Any, mode: Mode, *, owner: str, made_by: str) -> Any:
+    """Return an index that scores a mode as it is; raises InputError for anything else.
+
+    made_by: what makes the owner of documents, for the error.
+    """
+    if not hasattr(index, "modes") or mode not in index.modes:
+        raise InputError(
+            f"{owner} expects an index that scores {mode!r}, got {index!r:.80}. To make one of "
+            f"documents use {made_by}."
+        )
+    return index
+
+
+def as_model(given: Any) -> Encoder:
+    """Return an encoder as it is, the one inside embeddings or a reranker, or the one named.
+
+    Raises InputError for anything else.
+    """
+    is_model = hasattr(given, "encode_documents")
+    return as_encoder(given if is_model else getattr(given, "encoder", given))
 
 
 def as_hybrid(

@@ -1,15 +1,14 @@
-"""Options by name, the same in both frameworks: what they are, and what an unknown one meant."""
+"""Options by name, the same in both frameworks: what makes a HybridRetriever of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from inspect import Parameter, signature
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.errors import InputError
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.frameworks.inputs import as_model
+from m3_retrievers.habits import check_others
 from m3_retrievers.index.base import Index
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.retrieval.retriever import HybridRetriever
@@ -33,65 +32,8 @@ class HybridOptions(TypedDict, total=False):
     tokenizer: Tokenizer | None
 
 
-# What people type from habit, and what it is called here, where that is an option.
-_HABITS = {
-    "top_k": ("k", "top_n"),
-    "top_n": ("k",),
-    "n_results": ("k", "top_n"),
-    "similarity_top_k": ("k", "top_n"),
-    "k": ("top_n",),
-    "filter": ("filters",),
-    "filters": ("filter",),
-    "embedding": ("encoder",),
-    "embeddings": ("encoder",),
-    "embed_model": ("encoder",),
-    "embedding_function": ("encoder",),
-    "model": ("encoder",),
-    "model_name": ("encoder",),
-    "embeddings_model": ("encoder",),
-    "search_kwargs": ("k",),
-    "c": ("fusion",),
-    "node_postprocessors": ("reranker",),
-    "base_compressor": ("reranker",),
-    "bm25_params": ("bm25",),
-    "preprocess_func": ("tokenizer",),
-}
-
-
-def check_options(given: Iterable[str], *, known: Iterable[str], owner: str) -> None:
-    """Raise InputError for an option that is not known: ignored, it would mislead.
-
-    >>> check_options(["top_k"], known=["encoder", "k"], owner="M3EnsembleRetriever")
-    Traceback (most recent call last):
-    m3_retrievers.errors.InputError: M3EnsembleRetriever got the option 'top_k', which it does \
-not know. Did you mean k=? It takes encoder, k.
-    """
-    names = sorted(known)
-    for option in given:
-        if option not in names:
-            near = [name for name in _HABITS.get(option, ()) if name in names]
-            near = near or get_close_matches(option, names, n=1)
-            meant = f" Did you mean {near[0]}=?" if near else ""
-            raise InputError(
-                f"{owner} got the option {option!r}, which it does not know.{meant} "
-                f"It takes {', '.join(names)}."
-            )
-
-
-def check_others(
-    others: Iterable[str], method: Callable[..., object], *, also: Iterable[str] = ()
-) -> None:
-    """Refuse what a method's ``**options`` let through; see ``check_options``."""
-    named = [
-        parameter.name
-        for parameter in signature(method).parameters.values()
-        if parameter.kind is not Parameter.VAR_KEYWORD
-    ]
-    check_options(others, known=(*named, *also), owner=method.__qualname__)
-
-
 def hybrid_retriever(
-    encoder: M3Encoder | str | Path,
+    encoder: Encoder | str | Path,
     index: Index | None = None,
     *,
     options: Mapping[str, Any],
@@ -99,12 +41,30 @@ def hybrid_retriever(
 ) -> HybridRetriever:
     """Return a HybridRetriever with these ``HybridOptions``, over a new index unless one is given.
 
-    encoder: also a model's name. method: whose ``**options`` they were, for the error. Raises
-    InputError for an option that is not known or belongs elsewhere.
+    encoder: also a model's name, or embeddings of one. method: whose ``**options`` they were,
+    for the error. Raises InputError for an option that is not known or belongs elsewhere.
     """
+    return HybridRetriever(as_model(encoder), index, **_core_options(options, method))
+
+
+def opened_retriever(
+    path: str | Path | Index,
+    encoder: Encoder | str | Path,
+    *,
+    options: Mapping[str, Any],
+    method: Callable[..., object],
+) -> HybridRetriever:
+    """Return ``HybridRetriever.open`` with these ``HybridOptions``; fails as that does.
+
+    method: whose ``**options`` they were, for the error about one that is not known.
+    """
+    return HybridRetriever.open(path, as_model(encoder), **_core_options(options, method))
+
+
+def _core_options(options: Mapping[str, Any], method: Callable[..., object]) -> dict[str, Any]:
+    """Return ``HybridOptions`` as HybridRetriever takes them, a tokenizer as its BM25."""
     check_others(options, method, also=HybridOptions.__annotations__)
-    bm25, tokenizer = options.get("bm25"), options.get("tokenizer")
-    if tokenizer is not None:
-        bm25 = as_bm25(bm25, tokenizer)
-    rest = {name: given for name, given in options.items() if name not in ("bm25", "tokenizer")}
-    return HybridRetriever(encoder, index, bm25=bm25, **rest)
+    core = {name: given for name, given in options.items() if name != "tokenizer"}
+    if options.get("tokenizer") is not None:
+        core["bm25"] = as_bm25(core.get("bm25"), options["tokenizer"])
+    return core

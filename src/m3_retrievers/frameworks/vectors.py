@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from m3_retrievers.errors import InputError
+
+
+def as_vector(given: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
+    """Return a dense vector (1, h); raises InputError for what is no list of finite numbers.
+
+    >>> as_vector([1, 2]).tolist()
+    [[1.0, 2.0]]
+    """
+    try:
+        vector = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        vector = np.empty(0, np.float32)
+    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
+        raise InputError(
+            f"A vector expects a list of finite numbers, got {given!r:.60}. Embed one text with "
+            "the model of the index; a text itself is searched for by the other methods."
+        )
+    return vector[None]
 
 
 def unit_rows(dense: NDArray[np.float32], *, query: bool) -> list[list[float]]:

@@ -292,6 +292,10 @@ class EngineIndex(ABC):
 
     # Whose it is
 
+    def note(self) -> dict[str, Any]:
+        """Return the JSON beside the documents, with ``model`` and ``extra``; {} for none."""
+        return self._read_note()
+
     def bind(
         self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:

@@ -46,20 +46,22 @@ def by_file(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[A
 
 def write_json(path: Path, values: Iterable[Any]) -> None:
     """Write one JSON value a line."""
-    # surrogatepass, and no \u escapes: lone surrogates come back one by one, where two
-    # neighbouring escapes would come back as one character
     with path.open("wb") as file:
         for value in values:
-            line = json.dumps(value, ensure_ascii=False)
-            file.write(line.encode("utf-8", "surrogatepass") + b"\n")
+            file.write(as_json(value) + b"\n")
     sync(path)
 
 
-def read_json(path: Path) -> Iterator[Any]:
-    """Yield the JSON value of each line."""
-    with path.open("rb") as file:
-        for line in file:
-            yield json.loads(line.decode("utf-8", "surrogatepass"))
+def as_json(value: Any) -> bytes:
+    """Return a value as JSON, on one line, with whatever its strings hold."""
+    # surrogatepass, and no \u escapes: lone surrogates come back one by one, where two
+    # neighbouring escapes would come back as one character
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def of_json(content: bytes) -> Any:
+    """Return the value that ``as_json`` wrote; ValueError for what is no JSON."""
+    return json.loads(content.decode("utf-8", "surrogatepass"))
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

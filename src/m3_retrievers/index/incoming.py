@@ -89,11 +89,15 @@ def no_rows(outputs: Sequence[Output], widths: Mapping[str, int]) -> Representat
     width = {name: widths.get(name, 0) for name in outputs}
     return Representations(
         dense=np.zeros((0, width["dense"]), np.float32) if "dense" in width else None,
-        sparse=sp.csr_array((0, width["sparse"]), dtype=np.float32) if "sparse" in width else None,
+        sparse=_no_terms(width["sparse"]) if "sparse" in width else None,
         colbert=MultiVectors.from_rows([], dimension=width["colbert"])
         if "colbert" in width
         else None,
     )
+
+
+def _no_terms(width: int) -> sp.csr_array:
+    return sp.csr_array(np.zeros((0, width), np.float32))
 
 
 def widths_of(representations: Representations, stored: Sequence[Output]) -> dict[str, int]:

@@ -79,7 +79,7 @@ class InvertedIndex:
 
         Raises InputError for NaN or infinity.
         """
-        matrix = _canonical(rows)
+        matrix = canonical(rows)
         if np.may_share_memory(matrix.data, rows.data):
             matrix = matrix.copy()  # the caller may change what it gave
         self._width = max(self._width, matrix.shape[1])
@@ -165,7 +165,7 @@ class _Terms:
     def of(cls, query: sp.csr_array) -> _Terms:
         if query.shape[0] != 1:
             raise InputError(f"A query expects shape (1, v), got {query.shape}: pass one a call.")
-        row = _canonical(query)
+        row = canonical(query)
         weights = row.data.astype(np.float64)
         return cls(row.indices, weights, bool(np.all(weights >= _SURELY_POSITIVE)))
 
@@ -254,7 +254,7 @@ def _at(values: Rows, slots: Rows) -> Rows:
     return np.append(values, -1)[slots]
 
 
-def _canonical(rows: sp.csr_array) -> sp.csr_array:
+def canonical(rows: sp.csr_array) -> sp.csr_array:
     """Return the rows as floats in CSR, columns ascending and distinct, without stored zeros.
 
     The input stays as it is.

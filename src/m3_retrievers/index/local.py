@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.checks import check_ids, check_k, check_new
-from m3_retrievers.errors import SavedIndexError
-from m3_retrievers.index import search as hybrid_search
-from m3_retrievers.index.base import Encode, Filter, TermWeighting
+from m3_retrievers.checks import check_new
+from m3_retrievers.errors import InputError, SavedIndexError
+from m3_retrievers.index.base import Filter, TermWeighting
+from m3_retrievers.index.checking import check_saved
+from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.locking import ForkSafeLock
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.index.storage import corrupt, read_generation, write_generation
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table
-from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
-from m3_retrievers.types.packed import Floats
-from m3_retrievers.types.plan import Mode, Plan
+from m3_retrievers.index.tabled import TableIndex
+from m3_retrievers.types.hits import Record
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 
-class LocalIndex:
+class LocalIndex(TableIndex):
     """Records with dense, sparse and ColBERT representations, and BM25 where it is wanted.
 
     modes: what is stored, of ``"dense"``, ``"sparse"``, ``"colbert"``. weighting: adds the mode
         of its name (``"bm25"``) over the records' texts. colbert_dtype: ``"float16"`` halves
-        the memory and moves a score by less than 1e-3; ``"float32"`` keeps every bit.
+        the memory and moves a score by less than 1e-3; ``"int8"``, with a scale a vector, halves
+        it again; ``"float32"`` keeps every bit. colbert_pool_factor: of so many token vectors
+        of a document one is kept, the mean of those that lie together; 1 keeps all.
 
     Safe to share between threads; a copy or a pickle is an index of its own. Metadata is kept
     as JSON keeps it (a tuple comes back as a list), and comes out as a copy. Ties break by
@@ -43,51 +44,23 @@ class LocalIndex:
         modes: Sequence[Output] = ALL_OUTPUTS,
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
+        colbert_pool_factor: int = 1,
     ) -> None:
         self._lock = ForkSafeLock()
-        self._table = Table(Stores(modes, weighting=weighting, colbert_dtype=colbert_dtype))
+        stores = Stores(
+            modes,
+            weighting=weighting,
+            colbert_dtype=colbert_dtype,
+            colbert_pool_factor=colbert_pool_factor,
+        )
+        self._table = Table(stores)
         self.extra: dict[str, Any] = {}
 
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __contains__(self, id: object) -> bool:
-        return id in self._table
-
-    def __repr__(self) -> str:
-        return f"LocalIndex(documents={len(self)}, modes={sorted(self.modes)})"
-
-    def _repr_html_(self) -> str:
-        from m3_retrievers.display import markup
-
-        facts = {"documents": len(self), "modes": ", ".join(sorted(self.modes))}
-        return markup.facts("LocalIndex", facts)
-
-    @property
-    def modes(self) -> frozenset[Mode]:
-        """The modes it scores."""
-        return self._table.stores.modes
-
-    @property
-    def weighting(self) -> TermWeighting | None:
-        """The term weights that depend on the collection, such as BM25's, up to date."""
-        with self._lock:
-            return self._table.stores.fitted(live=self._table.live)
-
-    @property
-    def colbert_dtype(self) -> ColbertDtype:
-        """The precision of the stored token vectors."""
-        return self._table.stores.colbert.dtype
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids, in order of insertion."""
-        with self._lock:
-            return self._table.ids(self._table.live.rows)
-
-    def snapshot(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def snapshot(self) -> Iterator[Table]:
         """Return a context that keeps other threads' changes out."""
-        return self._lock
+        with self._lock:
+            yield self._table
 
     # Records in and out
 
@@ -123,94 +96,6 @@ class LocalIndex:
             self._table.delete(gone)
             return gone
 
-    def get(self, ids: Sequence[str]) -> list[Record]:
-        """Return copies of the records in the order asked for, passing over unknown ids."""
-        wanted = check_ids(ids, name="get")
-        with self._lock:
-            found = self._table.records(self._table.rows(self._table.known(wanted)))
-        return [Record(r.id, r.text, copy.deepcopy(dict(r.metadata))) for r in found]
-
-    def pages(self, *, filter: Filter | None = None, size: int = 1000) -> Iterator[list[Record]]:
-        """Yield the records that a filter admits, ``size`` at a time, in order of insertion."""
-        check_k(size, name="size")
-        ids = self.where(filter)
-        return (self.get(ids[at : at + size]) for at in range(0, len(ids), size))
-
-    def where(self, filter: Filter | None) -> list[str]:
-        """Return the ids of the records that a filter admits, in order of insertion."""
-        with self._lock:
-            admitted = self._table.admitted(filter)
-            rows = self._table.live.rows if admitted is None else admitted.nonzero()[0]
-            return list(self._table.ids(rows))
-
-    def vectors(
-        self, ids: Sequence[str], *, outputs: Sequence[Output] | None = None
-    ) -> Representations:
-        """Return the stored representations of the given records, a row an id, in that order.
-
-        outputs: those wanted, None for all that are stored; ColBERT's come in the dtype they
-        are kept in. Raises InputError for an unknown id, MissingOutputError for an output that
-        is not stored.
-        """
-        wanted = check_ids(ids, name="vectors")
-        with self._lock:
-            stores = self._table.stores
-            return stores.vectors(
-                self._table.rows(wanted), stores.stored if outputs is None else outputs
-            )
-
-    def in_order(self, ids: Sequence[str]) -> list[str]:
-        """Return the ids that are known, each once, in order of insertion."""
-        wanted = check_ids(ids, name="in_order")
-        with self._lock:
-            known = list(dict.fromkeys(self._table.known(wanted)))
-            return [known[at] for at in self._table.rows(known).argsort()]
-
-    # Recall, scores, search
-
-    def recall(
-        self,
-        query: Query,
-        mode: Mode,
-        *,
-        k: int | None,
-        filter: Filter | None = None,
-        ids: Collection[str] | None = None,
-    ) -> Ranking:
-        """Return the k best records of one mode among those that filter and ids admit.
-
-        k: None ranks all of them. Lexical modes leave out records that share no term.
-        """
-        if k is not None:
-            check_k(k)
-        named = None if ids is None else check_ids(ids, name="recall")
-        with self._lock:
-            return self._table.recall(query, mode, k=k, filter=filter, ids=named)
-
-    def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
-        """Return (n,) scores of the given records; InputError for an unknown id."""
-        wanted = check_ids(ids, name="score")
-        with self._lock:
-            return self._table.score(query, mode, wanted)
-
-    def scale(self, query: Query, mode: Mode) -> float:
-        """Return the factor from a mode's score to the hybrid's range; 1 for M3's modes."""
-        with self._lock:
-            return self._table.stores.scale(query, mode, live=self._table.live)
-
-    def search(
-        self,
-        query: Query,
-        plan: Plan,
-        *,
-        k: int,
-        filter: Filter | None = None,
-        ids: Collection[str] | None = None,
-        encode: Encode | None = None,
-    ) -> SearchResult:
-        """Return the k best hits of the whole hybrid search; see ``index.search.search``."""
-        return hybrid_search.search(self, query, plan, k=k, filter=filter, ids=ids, encode=encode)
-
     # On disk, and in other processes
 
     def save(
@@ -235,6 +120,7 @@ class LocalIndex:
                 settings={
                     "modes": list(stores.stored),
                     "colbert_dtype": self.colbert_dtype,
+                    "colbert_pool_factor": stores.colbert_pool_factor,
                     "weighting": weighting and weighting.state(),
                     "extra": dict(self.extra if extra is None else extra),
                 },
@@ -255,17 +141,27 @@ class LocalIndex:
         makes the saved weighting again from its state (``BM25.from_state``).
         """
         saved = read_generation(folder, model=model)
+        try:
+            check_saved(saved.arrays, saved.records, saved.settings)
+        except ValueError as error:
+            raise corrupt(folder, error) from error
         settings, state = saved.settings, saved.settings["weighting"]
         if state is not None and weighting is None:
             raise SavedIndexError(
                 f"The index in {str(folder)!r} has a {state.get('name', 'BM25')} leg: load it with "
                 "weighting=BM25.from_state, or through HybridRetriever.load."
             )
+        try:
+            restored = weighting(state) if state is not None and weighting else None
+        except (KeyError, TypeError, AttributeError, InputError) as error:
+            raise corrupt(folder, f"its weighting cannot be made again ({error})") from error
         stores = Stores.of_arrays(
             saved.arrays,
             modes=settings["modes"],
-            weighting=weighting(state) if state and weighting else None,
+            weighting=restored,
             colbert_dtype=settings["colbert_dtype"],
+            # saved by a version without pooling: 1
+            colbert_pool_factor=settings.get("colbert_pool_factor", 1),
         )
         index = cls()
         index._table = Table(stores, saved.records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from weakref import WeakSet
 
@@ -15,8 +16,10 @@ class ForkSafeLock:
     thread that it does not have, or see a change half done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, before_fork: Callable[[], None] | None = None) -> None:
+        """before_fork: called with the lock held, for what must not cross a fork."""
         self._lock = threading.RLock()
+        self._before_fork = before_fork
         _LOCKS.add(self)
 
     def __enter__(self) -> ForkSafeLock:
@@ -42,6 +45,8 @@ def _acquire_all() -> None:
     _HELD.extend(_LOCKS)
     for lock in _HELD:
         lock._lock.acquire()
+        if lock._before_fork is not None:
+            lock._before_fork()
 
 
 def _release_all() -> None:

@@ -15,6 +15,8 @@ FORMAT = "m3-retrievers index"
 VERSION = 1
 
 MANIFEST = "manifest.json"
+DOCUMENTS = "documents.jsonl"
+SETTINGS = "settings.json"
 # The names a save writes, and nothing else.
 FILE = re.compile(r"documents\.jsonl|settings\.json|[a-z0-9_]+\.safetensors")
 
@@ -44,6 +46,7 @@ def rendered(manifest: Mapping[str, Any]) -> bytes:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest, or None if there is none."""
     path = folder / MANIFEST
+    check_no_link(path)
     if not path.is_file():
         return None
     content = path.read_bytes()
@@ -51,21 +54,46 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(content)
         manifest.pop("sha256")
         intact = rendered(manifest) == content and manifest["format"] == FORMAT
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise IndexCorruptError(
             f"{str(path)!r} is torn, was changed, or is no manifest of m3-retrievers. "
             "Restore it from a backup, or index the documents again into another folder."
         )
+    if not isinstance(manifest.get("version"), int):
+        raise IndexCorruptError(f"{str(path)!r} has no version that m3-retrievers writes.")
     if manifest["version"] > VERSION:
         raise SavedIndexError(
             f"{str(path)!r} has format version {manifest['version']}, this m3-retrievers reads "
             f"versions up to {VERSION}. Upgrade m3-retrievers, or index the documents again."
         )
-    if not all(map(FILE.fullmatch, manifest["files"])):
-        raise IndexCorruptError(f"{str(path)!r} names files that m3-retrievers does not write.")
+    _check_entries(path, manifest)
     return dict(manifest)
+
+
+def _check_entries(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise IndexCorruptError for entries that no save writes, whatever the digest says."""
+    generation, files, model = (manifest.get(key) for key in ("generation", "files", "model"))
+    if not isinstance(generation, int) or isinstance(generation, bool) or generation < 1:
+        raise IndexCorruptError(f"{str(path)!r} names no generation that m3-retrievers writes.")
+    if model is not None and not isinstance(model, dict):
+        raise IndexCorruptError(f"{str(path)!r} expects a JSON object for its model.")
+    if not isinstance(files, dict) or not all(map(FILE.fullmatch, files)):
+        raise IndexCorruptError(f"{str(path)!r} names files that m3-retrievers does not write.")
+    if not {DOCUMENTS, SETTINGS} <= files.keys() or not all(
+        isinstance(file, dict) and isinstance(file.get("bytes"), int) for file in files.values()
+    ):
+        raise IndexCorruptError(f"{str(path)!r} does not say which files belong to the index.")
+
+
+def check_no_link(path: Path) -> None:
+    """Raise SavedIndexError for a symbolic link where a save writes a file or folder."""
+    if path.is_symlink():
+        raise SavedIndexError(
+            f"{str(path)!r} is a symbolic link, which an index never makes and never follows. "
+            "Remove it, or choose another folder."
+        )
 
 
 def check_model(place: Path | str, *, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -4,46 +4,54 @@
 
     my-index/
       manifest.json             format, generation, model; size and SHA-256 of each file
+      saving.lock               keeps a second process from saving at the same time
       generation-000003/
         documents.jsonl         id, text, metadata: one JSON array a line
         settings.json           how the index was made
         dense.safetensors …     the arrays
 
 A save writes a whole new generation, syncs it to the disk, and then renames a new manifest
-over the old one: that rename is the moment the new index counts. Only then are the files
-that the old manifest names removed. What a killed save left is removed by the next one.
-Nothing else is ever deleted, and there is no pickle anywhere.
+over the old one: that rename is the moment the new index counts. Only then is the generation
+before it removed. What a killed save left is removed by the next one. Nothing else is ever
+deleted, no symbolic link is followed, and there is no pickle anywhere.
+
+A load takes no lock, so that it needs no right to write: where a save overtook it, it reads
+the new generation, and then keeps further saves out.
 """
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from m3_retrievers.errors import SavedIndexError
+from m3_retrievers.errors import IndexCorruptError, IndexLockedError, SavedIndexError
+from m3_retrievers.index import generations
+from m3_retrievers.index.checking import record_of
 from m3_retrievers.index.files import (
     by_file,
     check_file,
     disk_errors,
     fingerprint,
-    read_json,
+    of_json,
     sync,
     write_json,
 )
 from m3_retrievers.index.manifest import (
-    FILE,
+    DOCUMENTS,
     FORMAT,
     MANIFEST,
+    SETTINGS,
     VERSION,
     check_model,
+    check_no_link,
     existing_manifest,
     read_manifest,
     rendered,
@@ -51,12 +59,9 @@ from m3_retrievers.index.manifest import (
 from m3_retrievers.types.hits import Record
 
 _DRAFT = "manifest.json.new"
-_DOCUMENTS = "documents.jsonl"
-_SETTINGS = "settings.json"
-_GENERATION = re.compile(r"generation-(\d{6,})")
-
-# Two saves in one process take turns, and a load does not see a generation disappear.
-_LOCK = threading.Lock()
+_LOCK = "saving.lock"
+# Seconds to wait for another process; 20,000 chunks with ColBERT are saved in 9.
+_PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,34 +90,61 @@ def write_generation(
     Raises SavedIndexError for a folder that holds anything else, or cannot be written.
     """
     folder = Path(folder)
-    with _LOCK, disk_errors("saving", folder), ExitStack() as undo:
-        previous = _claim(folder)
-        _remove_leftovers(folder, keep=previous)
-        number = max(_generations(folder), default=0) + 1
-        home = folder / f"generation-{number:06d}"
-        undo.callback(_discard, home)  # a save that fails leaves no half of itself behind
+    with disk_errors("saving", folder), ExitStack() as undo:
+        _claim(folder)
+        undo.enter_context(_alone(folder))
+        previous = _claim(folder)  # another save may have come first
+        old = None if previous is None else generations.home_of(folder, previous["generation"])
+        generations.remove_left_over(folder, keep=old)
+        number = generations.next_number(folder)
+        home = generations.home_of(folder, number)
+        failed = undo.enter_context(ExitStack())
+        failed.callback(generations.discard, home)  # no half of a save is left behind
         home.mkdir()
-        rows = ([record.id, record.text, dict(record.metadata)] for record in documents)
-        write_json(home / _DOCUMENTS, rows)
-        write_json(home / _SETTINGS, [dict(settings)])
-        for name, parts in by_file(arrays).items():
-            save_file(parts, home / f"{name}.safetensors")
-            sync(home / f"{name}.safetensors")
-        sync(home)
+        generations.mark(home)
+        _write_files(home, arrays, documents, settings)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
             "generation": number,
             "model": None if model is None else dict(model),
-            "files": {path.name: fingerprint(path) for path in sorted(home.iterdir())},
+            "files": {path.name: fingerprint(path) for path in generations.files_in(home)},
         }
-        (folder / _DRAFT).write_bytes(rendered(manifest))
-        sync(folder / _DRAFT)
+        if old is not None and old.is_dir() and not old.is_symlink():
+            failed.callback(generations.unmark, old)
+            generations.mark(old)
+        _publish(folder, manifest)
+        failed.pop_all()
+        generations.unmark(home)
         sync(folder)
-        (folder / _DRAFT).replace(folder / MANIFEST)
-        undo.pop_all()
-        sync(folder)
-        _remove_previous(folder, previous)
+        if old is not None and previous is not None:
+            generations.discard(old, previous["files"])
+
+
+def _write_files(
+    home: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    documents: Iterable[Record],
+    settings: Mapping[str, Any],
+) -> None:
+    rows = ([record.id, record.text, dict(record.metadata)] for record in documents)
+    write_json(home / DOCUMENTS, rows)
+    write_json(home / SETTINGS, [dict(settings)])
+    for name, parts in by_file(arrays).items():
+        save_file(parts, home / f"{name}.safetensors")
+        sync(home / f"{name}.safetensors")
+    sync(home)
+
+
+def _publish(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Put a manifest in place of the one there: from now on its generation counts."""
+    draft = folder / _DRAFT
+    draft.unlink(missing_ok=True)  # of a save that was killed, or a link to somewhere else
+    with draft.open("xb") as file:
+        file.write(rendered(manifest))
+    sync(draft)
+    sync(folder)
+    draft.replace(folder / MANIFEST)
 
 
 def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = None) -> Saved:
@@ -124,21 +156,61 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
     another model, SavedIndexError for no index or one of a newer version.
     """
     folder = Path(folder)
-    with _LOCK, disk_errors("loading", folder):
+    with disk_errors("loading", folder):
         manifest = existing_manifest(folder)
-        if model is not None:
-            check_model(folder, saved=manifest["model"] or {}, given=model)
-        home = folder / f"generation-{manifest['generation']:06d}"
-        for name, expected in manifest["files"].items():
-            check_file(home / name, expected)
-        arrays: dict[str, NDArray[Any]] = {}
+        try:
+            return _read(folder, manifest, model)
+        except (IndexCorruptError, OSError):
+            if existing_manifest(folder) == manifest:
+                raise
+        with _alone(folder):  # a save removed these files; another one must not overtake again
+            return _read(folder, existing_manifest(folder), model)
+
+
+def _read(folder: Path, manifest: Mapping[str, Any], model: Mapping[str, Any] | None) -> Saved:
+    if model is not None:
+        check_model(folder, saved=manifest["model"] or {}, given=model)
+    home = generations.home_of(folder, manifest["generation"])
+    check_no_link(home)
+    for name, expected in manifest["files"].items():
+        check_no_link(home / name)
+        check_file(home / name, expected)
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
         for name in manifest["files"]:
             if name.endswith(".safetensors"):
                 for part, array in load_file(home / name).items():
                     arrays[f"{name.removesuffix('.safetensors')}.{part}"] = array
-        records = [Record(*row) for row in read_json(home / _DOCUMENTS)]
-        (settings,) = read_json(home / _SETTINGS)
+        with (home / DOCUMENTS).open("rb") as lines:
+            records = [record_of(line) for line in lines]
+        settings = of_json((home / SETTINGS).read_bytes())
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are no JSON object")
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise corrupt(folder, error) from error
     return Saved(arrays, records, settings, manifest["model"])
+
+
+def corrupt(folder: str | Path, fault: object) -> IndexCorruptError:
+    """Return the error for a folder whose files have the right digests and hold no index."""
+    return IndexCorruptError(
+        f"The index in {str(folder)!r} was changed: {fault}. Restore it from a backup, or index "
+        "the documents again into another folder."
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other saves of a folder out; IndexLockedError where they do not end."""
+    check_no_link(folder / _LOCK)
+    try:
+        with FileLock(folder / _LOCK, timeout=_PATIENCE):
+            yield
+    except Timeout as error:
+        raise IndexLockedError(
+            f"Another process is saving into {str(folder)!r} and did not finish within "
+            f"{_PATIENCE:g} seconds. Try again when it has."
+        ) from error
 
 
 def read_model(folder: str | Path) -> dict[str, Any]:
@@ -177,45 +249,5 @@ def foreign_entry(folder: Path) -> Path | None:
 
     A save that was killed may have left some, which the next one removes.
     """
-    entries = (path for path in folder.iterdir() if path.name != _DRAFT)
-    return next((path for path in entries if not _is_own_generation(path)), None)
-
-
-def _generations(folder: Path) -> Iterator[int]:
-    for path in folder.iterdir():
-        if match := _GENERATION.fullmatch(path.name):
-            yield int(match[1])
-
-
-def _is_own_generation(path: Path) -> bool:
-    """Whether a save can have made this folder: its name and all names in it are ours."""
-    if path.is_symlink() or not path.is_dir() or not _GENERATION.fullmatch(path.name):
-        return False
-    return all(FILE.fullmatch(file.name) and file.is_file() for file in path.iterdir())
-
-
-def _remove_leftovers(folder: Path, *, keep: Mapping[str, Any] | None) -> None:
-    """Remove generations that a killed save left, but not the one that counts."""
-    current = None if keep is None else f"generation-{keep['generation']:06d}"
-    for path in list(folder.iterdir()):
-        if path.name != current and _is_own_generation(path):
-            _discard(path)
-
-
-def _discard(home: Path) -> None:
-    """Remove a generation that does not count; what cannot be removed now waits."""
-    with suppress(OSError):
-        for file in home.iterdir():
-            file.unlink()
-        home.rmdir()
-
-
-def _remove_previous(folder: Path, manifest: Mapping[str, Any] | None) -> None:
-    """Remove the files a manifest names; what cannot be removed now waits for the next save."""
-    if manifest is None:
-        return
-    home = folder / f"generation-{manifest['generation']:06d}"
-    with suppress(OSError):  # gone already, in use (Windows), or a file of the user's is there
-        for name in manifest["files"]:
-            (home / name).unlink(missing_ok=True)
-        home.rmdir()
+    entries = (path for path in folder.iterdir() if path.name not in (_DRAFT, _LOCK))
+    return next((path for path in entries if not generations.is_left_over(path)), None)

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
+from m3_retrievers.index.compressed import ColbertDtype, compressed
 from m3_retrievers.index.dense import DenseIndex
 from m3_retrievers.index.incoming import check_query, check_representations, widths_of
-from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.inverted import InvertedIndex, canonical
 from m3_retrievers.index.live import LiveRows
-from m3_retrievers.index.multivector import ColbertDtype, MultiVectorIndex
+from m3_retrievers.index.multivector import ColbertStore, MultiVectorIndex
+from m3_retrievers.index.pooling import pooled
 from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.packed import Floats, MultiVectors
@@ -28,6 +31,14 @@ from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representat
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Arrays = Mapping[str, NDArray[Any]]
+
+
+def as_outputs(modes: Sequence[str]) -> tuple[Output, ...]:
+    """Return modes in their order; InputError for what an index does not store."""
+    unknown = [mode for mode in modes if mode not in ALL_OUTPUTS]
+    if isinstance(modes, str) or unknown:
+        raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
+    return tuple(mode for mode in ALL_OUTPUTS if mode in modes)
 
 
 class Stores:
@@ -42,14 +53,21 @@ class Stores:
         *,
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
+        colbert_pool_factor: int = 1,
+        colbert: ColbertStore | None = None,
     ) -> None:
-        unknown = [mode for mode in modes if mode not in ALL_OUTPUTS]
-        if isinstance(modes, str) or unknown:
-            raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
-        self.stored: tuple[Output, ...] = tuple(mode for mode in ALL_OUTPUTS if mode in modes)
+        """Start without rows.
+
+        colbert_pool_factor: as for ``pooling.pooled``, of what comes in. colbert: where token
+        vectors are kept, None for memory.
+        """
+        check_k(colbert_pool_factor, name="colbert_pool_factor")
+        self.colbert_pool_factor = colbert_pool_factor
+        self.stored = as_outputs(modes)
+        self.colbert: ColbertStore
         self.dense = DenseIndex()
         self.sparse = InvertedIndex()
-        self.colbert = MultiVectorIndex(dtype=colbert_dtype)
+        self.colbert = MultiVectorIndex(dtype=colbert_dtype) if colbert is None else colbert
         self.weighted = None if weighting is None else WeightedIndex(weighting)
         self._widths: dict[str, int] = {}
 
@@ -77,10 +95,45 @@ class Stores:
         if "sparse" in self.stored:
             self.sparse.append(representations.require("sparse"))
         if "colbert" in self.stored:
-            self.colbert.append(representations.require("colbert"))
+            self.colbert.append(self._pooled(representations))
         if self.weighted is not None:
             self.weighted.append(self.weighted.weighting.count(texts))
         self._widths = widths_of(representations, self.stored)
+
+    def incoming(self, texts: Sequence[str], representations: Representations) -> Arrays:
+        """Return representations that were checked, a row a text, as arrays for ``extend``.
+
+        The weighting counts the texts, and so learns their terms.
+        """
+        arrays: dict[str, NDArray[Any]] = {}
+        if "dense" in self.stored:
+            arrays["dense.vectors"] = representations.require("dense").astype(np.float32)
+        if "sparse" in self.stored:
+            arrays |= csr_arrays("sparse", canonical(representations.require("sparse")))
+        if "colbert" in self.stored:
+            packed = self._pooled(representations)
+            arrays["colbert.vectors"] = compressed(packed.vectors, self.colbert.dtype)
+            arrays["colbert.offsets"] = packed.offsets
+        if self.weighted is not None:
+            arrays |= csr_arrays("bm25", self.weighted.weighting.count(texts))
+        return arrays
+
+    def extend(self, arrays: Arrays) -> None:
+        """Add the rows of ``arrays``, which the store of each mode has written, behind the others.
+
+        The weighting knows the terms of their counts.
+        """
+        if "dense" in self.stored:
+            self.dense.append(arrays["dense.vectors"])
+            self._widths["dense"] = arrays["dense.vectors"].shape[1]
+        if "sparse" in self.stored:
+            self.sparse.append(csr_of("sparse", arrays))
+            self._widths["sparse"] = int(arrays["sparse.shape"][1])
+        if "colbert" in self.stored:
+            self.colbert.extend(arrays)
+            self._widths["colbert"] = self.colbert.width or 0
+        if self.weighted is not None:
+            self.weighted.append(csr_of("bm25", arrays))
 
     def vectors(self, rows: Rows, outputs: Sequence[Output]) -> Representations:
         """Return the representations of the given rows (r,), copied."""
@@ -92,7 +145,7 @@ class Stores:
         return Representations(
             dense=self.dense.rows[rows] if "dense" in outputs else None,
             sparse=self.sparse.take(rows) if "sparse" in outputs else None,
-            colbert=self.colbert.packed.take(rows) if "colbert" in outputs else None,
+            colbert=self.colbert.take(rows) if "colbert" in outputs else None,
         )
 
     def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], TermWeighting | None]:
@@ -100,18 +153,22 @@ class Stores:
 
         ``of_arrays`` reads them. The weighting knows the terms of these rows alone.
         """
+        arrays = self.rows(rows)
+        if "colbert" in self.stored:
+            arrays |= self.colbert.arrays(rows)
+        if self.weighted is None:
+            return arrays, None
+        weighted = self.weighted.keep(rows)
+        return arrays | weighted.arrays(), weighted.weighting
+
+    def rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return dense and sparse representations of the given rows as plain arrays."""
         arrays: dict[str, NDArray[Any]] = {}
         if "dense" in self.stored:
             arrays["dense.vectors"] = self.dense.rows[rows]
         if "sparse" in self.stored:
             arrays |= csr_arrays("sparse", self.sparse.take(rows))
-        if "colbert" in self.stored:
-            packed = self.colbert.take(rows)
-            arrays |= {"colbert.vectors": packed.vectors, "colbert.offsets": packed.offsets}
-        if self.weighted is None:
-            return arrays, None
-        weighted = self.weighted.keep(rows)
-        return arrays | weighted.arrays(), weighted.weighting
+        return arrays
 
     @classmethod
     def of_arrays(
@@ -121,36 +178,54 @@ class Stores:
         modes: Sequence[Output],
         weighting: TermWeighting | None,
         colbert_dtype: ColbertDtype,
+        colbert_pool_factor: int = 1,
     ) -> Stores:
         """Return the rows that ``arrays`` took apart, numbered from 0; no rows take any width."""
-        stores = cls(modes, weighting=weighting, colbert_dtype=colbert_dtype)
+        colbert = None
+        if "colbert" in modes and len(arrays["colbert.offsets"]) > 1:
+            colbert = MultiVectorIndex.of_arrays(arrays, dtype=colbert_dtype)
+        stores = cls(
+            modes,
+            weighting=weighting,
+            colbert_dtype=colbert_dtype,
+            colbert_pool_factor=colbert_pool_factor,
+            colbert=colbert,
+        )
         if weighting is not None:
             stores.weighted = WeightedIndex(weighting, csr_of("bm25", arrays))
-        if "dense" in stores.stored and len(arrays["dense.vectors"]):
-            stores.dense = DenseIndex(arrays["dense.vectors"])
-            stores._widths["dense"] = arrays["dense.vectors"].shape[1]
-        if "sparse" in stores.stored and len(arrays["sparse.indptr"]) > 1:
-            stores.sparse = InvertedIndex.from_matrix(csr_of("sparse", arrays))
-            stores._widths["sparse"] = int(arrays["sparse.shape"][1])
-        if "colbert" in stores.stored and len(arrays["colbert.offsets"]) > 1:
-            packed = MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"])
-            stores.colbert = MultiVectorIndex(packed, dtype=colbert_dtype)
-            stores._widths["colbert"] = packed.dimension
+        stores._own(arrays)
         return stores
 
     def keep(self, rows: Rows) -> Stores:
         """Return stores of the given rows alone."""
-        arrays, weighting = self.arrays(rows)
         # rows that adjoin come as a view, which would hold on to all the others
         owned = {
-            name: array if array.base is None else array.copy() for name, array in arrays.items()
+            name: array if array.base is None else array.copy()
+            for name, array in self.rows(rows).items()
         }
-        return Stores.of_arrays(
-            owned,
-            modes=self.stored,
-            weighting=weighting,
-            colbert_dtype=self.colbert.dtype,
+        has_colbert = "colbert" in self.stored
+        kept = Stores(
+            self.stored,
+            colbert_pool_factor=self.colbert_pool_factor,
+            colbert=self.colbert.keep(rows if has_colbert else rows[:0]),
         )
+        kept.weighted = None if self.weighted is None else self.weighted.keep(rows)
+        kept._own(owned)
+        return kept
+
+    def _pooled(self, representations: Representations) -> MultiVectors:
+        return pooled(representations.require("colbert"), factor=self.colbert_pool_factor)
+
+    def _own(self, arrays: Arrays) -> None:
+        """Take the rows of dense and sparse arrays as the first ones, without a copy."""
+        if "dense" in self.stored and len(arrays["dense.vectors"]):
+            self.dense = DenseIndex(arrays["dense.vectors"])
+            self._widths["dense"] = arrays["dense.vectors"].shape[1]
+        if "sparse" in self.stored and len(arrays["sparse.indptr"]) > 1:
+            self.sparse = InvertedIndex.from_matrix(csr_of("sparse", arrays))
+            self._widths["sparse"] = int(arrays["sparse.shape"][1])
+        if "colbert" in self.stored and self.colbert.width is not None:
+            self._widths["colbert"] = self.colbert.width
 
     # Search and scores
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,18 @@ from m3_retrievers.types.representations import Representations
 _DEAD_ROWS_KEPT = 1_000
 
 
+def check_distinct(ids: Sequence[str]) -> None:
+    """Raise DuplicateIdError for the first id that comes twice."""
+    if len(set(ids)) != len(ids):
+        repeated = next(id for at, id in enumerate(ids) if id in ids[:at])
+        raise DuplicateIdError(f"expected each id once in a call, got {repeated!r:.80} twice.")
+
+
+def too_many_dead(dead: int, *, live: int) -> bool:
+    """Whether so many rows were deleted that an index is to drop them."""
+    return dead > max(_DEAD_ROWS_KEPT, live)
+
+
 class Table:
     """Records by row, in order of insertion, in step with the stores of their representations.
 
@@ -31,9 +44,15 @@ class Table:
     threads.
     """
 
-    def __init__(self, stores: Stores, records: Sequence[Record] = ()) -> None:
-        """Start with stores that hold a row for each of the records."""
+    def __init__(
+        self, stores: Stores, records: Sequence[Record] = (), *, compacting: bool = True
+    ) -> None:
+        """Start with stores that hold a row for each of the records.
+
+        compacting: whether it drops dead rows by itself, or leaves that to its owner.
+        """
         self.stores = stores
+        self._compacting = compacting
         self._filtered = FilteredRows()
         self._number(list(records))
 
@@ -97,25 +116,33 @@ class Table:
 
     def insert(self, records: Sequence[Record], representations: Representations) -> None:
         """Append records that were checked, in place of those with the same ids."""
-        ids = [record.id for record in records]
-        if len(set(ids)) != len(ids):
-            repeated = next(id for at, id in enumerate(ids) if id in ids[:at])
-            raise DuplicateIdError(f"expected each id once in a call, got {repeated!r:.80} twice.")
+        check_distinct([record.id for record in records])
         if not records:
             return
         self.stores.check(representations, count=len(records))
-        first = len(self._records)
         with self._changing():
             self.stores.append([record.text for record in records], representations)
-            self._records += records
-            self._live.append(len(records))
-            self._bury(self.known(ids))
-            self._row_of.update((id, first + at) for at, id in enumerate(ids))
+            self._book(records)
+
+    def extend(self, records: Sequence[Record], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Append records in place of those with the same ids, from ``Stores.incoming``."""
+        with self._changing():
+            self.stores.extend(arrays)
+            self._book(records)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove records, each id known and given once."""
         with self._changing():
             self._bury(ids)
+
+    def _book(self, records: Sequence[Record]) -> None:
+        """Append records to which the stores have rows already."""
+        ids = [record.id for record in records]
+        first = len(self._records)
+        self._records += records
+        self._live.append(len(records))
+        self._bury(self.known(ids))
+        self._row_of.update((id, first + at) for at, id in enumerate(ids))
 
     def _bury(self, ids: Sequence[str]) -> None:
         self._live.delete(np.array([self._row_of.pop(id) for id in ids], np.int64))
@@ -133,11 +160,11 @@ class Table:
             done = True
         finally:
             dead = len(self._records) - len(self)
-            if not done or dead > max(_DEAD_ROWS_KEPT, len(self)):
-                self._compact()
+            if not done or (self._compacting and too_many_dead(dead, live=len(self))):
+                self.compact()
 
-    def _compact(self) -> None:
-        """Build everything again from the live rows, in their order."""
+    def compact(self) -> None:
+        """Drop the dead rows; those that are alive are numbered anew, in their order."""
         # of two live rows with one id, left by an upsert cut short, the later one counts
         rows = {self._records[row].id: row for row in self._live.rows[: len(self._records)]}
         kept = np.array(sorted(rows.values()), np.int64)

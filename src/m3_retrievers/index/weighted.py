@@ -39,6 +39,11 @@ class WeightedIndex:
         self._parts.append(counts)
         self._fitted = None
 
+    def renew(self, weighting: TermWeighting) -> None:
+        """Take a weighting that knows further terms, in columns behind those there are."""
+        self.weighting = weighting
+        self._fitted = None
+
     @property
     def counts(self) -> sp.csr_array:
         """(n, v) counts of every row, dead ones included."""
@@ -99,6 +104,10 @@ class WeightedIndex:
         """
         weighting, counts = self.weighting.compacted(sp.csr_array(self.counts[rows]))
         return WeightedIndex(weighting, counts)
+
+    def rows(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return the counts of the given rows (r,) as plain arrays."""
+        return csr_arrays("bm25", sp.csr_array(self.counts[rows]))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the counts as plain arrays."""

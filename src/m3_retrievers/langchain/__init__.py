@@ -6,9 +6,12 @@ Names load on first use, so that a chain that only reranks does not load a store
 import lazy_loader
 
 from m3_retrievers.checks import require_package
+from m3_retrievers.habits import guided_module
+from m3_retrievers.langchain.names import OF_MODULE
 
 require_package(
     "langchain-core", module="langchain_core", extra="langchain", purpose="m3_retrievers.langchain"
 )
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = guided_module(__name__, _lazy, OF_MODULE)

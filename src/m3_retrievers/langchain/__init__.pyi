@@ -6,5 +6,6 @@ from .reranker import M3ColbertReranker as M3ColbertReranker
 from .reranker import M3HybridReranker as M3HybridReranker
 from .retriever import M3EnsembleRetriever as M3EnsembleRetriever
 from .sparse import M3SparseEmbeddings as M3SparseEmbeddings
+from .splade import SpladeRetriever as SpladeRetriever
 from .store import M3VectorStore as M3VectorStore
 from .translator import M3Translator as M3Translator

@@ -20,6 +20,17 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     )
 
 
+def check_answers(answers: Iterable[Document], retriever: str) -> list[Document]:
+    """Return what a retriever found as a list; raises InputError for what is no Documents."""
+    return inputs.check_all(
+        answers,
+        Document,
+        name=retriever,
+        plural="LangChain Documents as its answers",
+        remedy="Make Documents of what it returns: retriever | RunnableLambda(…).",
+    )
+
+
 def check_question(query: str) -> None:
     """Raise InputError unless the query is a string; chains often pass a mapping on."""
     inputs.check_question(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -17,11 +17,13 @@ from langchain_core.retrievers import LangSmithRetrieverParams
 from pydantic import BeforeValidator, ConfigDict, SkipValidation
 from typing_extensions import override
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, K, Scores
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import check_others
-from m3_retrievers.index.base import Filter
+from m3_retrievers.frameworks.options import HybridOptions, opened_retriever
+from m3_retrievers.habits import check_others, guided
+from m3_retrievers.index.base import Filter, Index
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import restyled, to_document, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
 from m3_retrievers.langchain.legs import asearch, ls_params, search
@@ -34,6 +36,7 @@ def _hybrid(given: Any) -> HybridRetriever:
     )
 
 
+@guided(**names.OF_DOCUMENT_INDEX)
 class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     """A retriever that documents can be put into and taken out of.
 
@@ -43,17 +46,37 @@ class M3DocumentIndex(TakesFilter, Checked, DocumentIndex):
     run in a thread. (LangChain calls its base class beta; its shape may change.)
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     hybrid: Annotated[HybridRetriever, SkipValidation, BeforeValidator(_hybrid)]
     k: K = 4
     scores: Scores = "nested"
 
-    def __init__(self, hybrid: HybridRetriever | M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, hybrid: HybridRetriever | Encoder | str | Path, **options: Any) -> None:
         super().__init__(hybrid=hybrid, **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        *,
+        k: int = 4,
+        scores: Scores = "nested",
+        **options: Unpack[HybridOptions],
+    ) -> M3DocumentIndex:
+        """Return a document index whose every change is on the disk.
+
+        path: of the file, made if missing. options: as for ``HybridRetriever.open``.
+        """
+        hybrid = opened_retriever(path, encoder, options=options, method=cls.open)
+        return cls(hybrid, k=k, scores=scores)
 
     def __len__(self) -> int:
         return len(self.hybrid)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty index is one too

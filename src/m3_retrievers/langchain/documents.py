@@ -5,13 +5,14 @@ An index keeps and returns copies of metadata; documents that come from elsewher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.documents import Document
 
+from m3_retrievers.checks import check_ids
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.fused import Found
 from m3_retrievers.frameworks.inputs import check_all
@@ -23,10 +24,10 @@ from m3_retrievers.types.hits import Hit, Ranking, Record
 
 def make_documents(
     texts: Iterable[str],
-    metadatas: Sequence[Mapping[str, Any]] | None = None,
-    ids: Sequence[str | None] | None = None,
+    metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+    ids: Iterable[str | None] | None = None,
 ) -> list[Document]:
-    """Return a document a text.
+    """Return a document a text; None among the metadatas is none.
 
     Raises InputError for what is no text, and unless metadatas and ids match in number.
     """
@@ -37,31 +38,47 @@ def make_documents(
         plural="strings",
         remedy="For Documents use from_documents or add_documents.",
     )
-    for name, given in (("metadatas", metadatas), ("ids", ids)):
-        if given is not None and len(given) != len(texts):
-            raise InputError(
-                f"{name} expects one entry a text, got {len(given)} for {len(texts)} texts."
-            )
+    named = _one_a_text(ids, "ids", len(texts))
+    described = _one_a_text(metadatas, "metadatas", len(texts))
+    check_all(
+        [metadata for metadata in described if metadata is not None],
+        Mapping,  # type: ignore[type-abstract]
+        name="metadatas",
+        plural="mappings",
+        remedy="Give {} or None for a text that has none.",
+    )
+    check_ids([id for id in named if id is not None], name="ids")
     return [
-        Document(page_content=text, metadata=dict(metadata), id=id)
-        for text, metadata, id in zip(
-            texts, metadatas or [{}] * len(texts), ids or [None] * len(texts), strict=True
-        )
+        Document(page_content=text, metadata=dict(metadata or {}), id=id)
+        for text, metadata, id in zip(texts, described, named, strict=True)
     ]
 
 
+def _one_a_text(given: Iterable[Any] | None, name: str, count: int) -> list[Any]:
+    if given is None:
+        return [None] * count
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"{name} expects a list with one entry a text, got {given!r:.60}.")
+    entries = list(given)
+    if len(entries) != count:
+        raise InputError(f"{name} expects one entry a text, got {len(entries)} for {count} texts.")
+    return entries
+
+
 def to_records(
-    documents: Iterable[Document], ids: Sequence[str | None] | None = None
+    documents: Iterable[Document], ids: Iterable[str | None] | None = None
 ) -> list[Record]:
     """Return a record a document, its id the given one, its own, or a new random one."""
     documents = check_documents(documents)
-    if ids is not None and len(ids) != len(documents):
+    given = [None] * len(documents) if ids is None else list(ids)
+    if isinstance(ids, str) or len(given) != len(documents):
         raise InputError(
-            f"ids expects one entry a document, got {len(ids)} for {len(documents)} documents."
+            f"ids expects one entry a document, got {len(given)} for {len(documents)} documents."
         )
+    check_ids([id for id in given if id is not None], name="ids")
     return [
         Record(id or document.id or str(uuid4()), document.page_content, document.metadata)
-        for document, id in zip(documents, ids or [None] * len(documents), strict=True)
+        for document, id in zip(documents, given, strict=True)
     ]
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from langchain_core.embeddings import Embeddings
 
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.frameworks.vectors import unit_rows
+from m3_retrievers.habits import guided
+from m3_retrievers.langchain import names
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(**names.OF_EMBEDDINGS)
 class M3Embeddings(Embeddings):
     """Dense vectors of length 1 for any LangChain vector store: compare by inner product.
 
@@ -19,7 +22,7 @@ class M3Embeddings(Embeddings):
     share a forward pass.
     """
 
-    def __init__(self, encoder: M3Encoder | str | Path) -> None:
+    def __init__(self, encoder: Encoder | str | Path) -> None:
         self.encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:

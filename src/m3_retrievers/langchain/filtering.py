@@ -6,17 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.retrievers import RetrieverLike
-from langchain_core.runnables import RunnableBinding
+from langchain_core.runnables import RunnableBinding, RunnableConfig
 from langchain_core.vectorstores import VectorStoreRetriever
 
 from m3_retrievers.frameworks.ensemble import check_filtered
 from m3_retrievers.frameworks.inputs import all_of
+from m3_retrievers.habits import check_options
 from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain.store import M3VectorStore
 
 
 class TakesFilter:
     """Mixed into a retriever whose ``invoke`` takes a filter, and applies it before its top k."""
+
+    def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Return the best documents; k and filter: for this call alone."""
+        self._check_call(kwargs)
+        return super().invoke(input, config, **kwargs)  # type: ignore[misc]
+
+    async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Return the best documents; see ``invoke``."""
+        self._check_call(kwargs)
+        return await super().ainvoke(input, config, **kwargs)  # type: ignore[misc]
+
+    def _check_call(self, kwargs: Mapping[str, Any]) -> None:
+        check_options(kwargs, known=("k", "filter"), owner=f"{type(self).__name__}.invoke")
 
 
 def filtered(

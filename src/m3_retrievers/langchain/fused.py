@@ -15,6 +15,7 @@ from langchain_core.retrievers import RetrieverLike
 from m3_retrievers.frameworks import fused
 from m3_retrievers.frameworks.ensemble import by_name
 from m3_retrievers.index.base import Filter
+from m3_retrievers.langchain.checks import check_answers
 from m3_retrievers.langchain.documents import scored, to_found
 from m3_retrievers.langchain.filtering import filtered
 from m3_retrievers.retrieval.threads import in_thread
@@ -63,7 +64,10 @@ async def afuse_all(
 def _fused(
     found: Mapping[str, Sequence[Document]], fusion: Fusion, id_key: str | None
 ) -> list[Document]:
-    answers = {name: [to_found(document) for document in one] for name, one in found.items()}
+    answers = {
+        name: [to_found(document) for document in check_answers(one, name)]
+        for name, one in found.items()
+    }
     return [
         scored(one.item, one.scores, "nested") for one in fused.fuse(answers, fusion, id_key=id_key)
     ]

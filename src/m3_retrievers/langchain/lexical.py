@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -17,12 +17,15 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField, K, Scores
-from m3_retrievers.frameworks.options import Tokenizer, check_others
+from m3_retrievers.frameworks.inputs import check_leg
+from m3_retrievers.frameworks.options import Tokenizer
 from m3_retrievers.frameworks.scores import ScoreStyle
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.local import LocalIndex
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import from_ranking, make_documents, restyled, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
@@ -34,6 +37,7 @@ from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Representations
 
 
+@guided(**names.OF_LEXICAL)
 class LexicalRetriever(TakesFilter, Checked, BaseRetriever):
     """What the two have in common: one lexical leg of one index.
 
@@ -42,7 +46,7 @@ class LexicalRetriever(TakesFilter, Checked, BaseRetriever):
     ``"nested"``, ``"flat"`` or ``"off"``, as for ``M3EnsembleRetriever``.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     mode: ClassVar[Mode]
 
@@ -51,6 +55,8 @@ class LexicalRetriever(TakesFilter, Checked, BaseRetriever):
     scores: Scores = "nested"
 
     def __init__(self, index: Index, **options: Any) -> None:
+        made_by = f"{type(self).__name__}.from_documents"
+        check_leg(index, self.mode, owner=type(self).__name__, made_by=made_by)
         super().__init__(index=index, **options)
 
     @abstractmethod
@@ -92,6 +98,7 @@ class LexicalRetriever(TakesFilter, Checked, BaseRetriever):
         return params
 
 
+@guided()
 class M3SparseRetriever(LexicalRetriever):
     """Retrieval by M3's learned term weights; ``metadata["scores"]["sparse"]`` says how well.
 
@@ -102,21 +109,21 @@ class M3SparseRetriever(LexicalRetriever):
 
     encoder: EncoderField
 
-    def __init__(self, index: Index, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, index: Index, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(index, encoder=encoder, **options)
 
     @classmethod
     def from_documents(
         cls,
         documents: Iterable[Document],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         scores: ScoreStyle = "nested",
         batch_size: int = 256,
         show_progress: bool = False,
         **others: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new documents; their ids are kept, or made up.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
@@ -138,13 +145,15 @@ class M3SparseRetriever(LexicalRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         **options: Any,
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new texts; options as ``from_documents``."""
+        also = ("k", "scores", "batch_size", "show_progress")
+        check_others(options, cls.from_texts, also=also)
         return cls.from_documents(make_documents(texts, metadatas, ids), encoder, **options)
 
     def _query(self, text: str) -> Query:
@@ -157,6 +166,7 @@ class M3SparseRetriever(LexicalRetriever):
         return params
 
 
+@guided()
 class BM25Retriever(LexicalRetriever):
     """Retrieval by BM25, without a model; ``metadata["scores"]["bm25"]`` says how well.
 
@@ -195,12 +205,13 @@ class BM25Retriever(LexicalRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         **options: Any,
     ) -> BM25Retriever:
         """Return a retriever over new texts; options as ``from_documents``."""
+        check_others(options, cls.from_texts, also=("bm25", "tokenizer", "k", "scores"))
         return cls.from_documents(make_documents(texts, metadatas, ids), **options)
 
     def _query(self, text: str) -> Query:

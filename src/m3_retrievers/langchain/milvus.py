@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.milvus import document_rows, query_rows
 
 
@@ -18,7 +18,7 @@ class M3MilvusSparseEmbeddings(BaseSparseEmbedding):
     "SPARSE_INVERTED_INDEX", "metric_type": "IP"}`` and ``search_params={"metric_type": "IP"}``.
     """
 
-    def __init__(self, encoder: M3Encoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:

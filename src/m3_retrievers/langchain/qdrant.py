@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 
 
 class M3QdrantSparseEmbeddings(SparseEmbeddings):
     """Term weights as ``SparseVector``, for ``QdrantVectorStore(sparse_embedding=…)``."""
 
-    def __init__(self, encoder: M3Encoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:

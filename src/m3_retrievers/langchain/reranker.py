@@ -8,19 +8,25 @@ from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, InstanceOf
+from pydantic import ConfigDict
 from typing_extensions import override
 
-from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.frameworks.fields import Checked, EncoderField, Scores, TopN
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.frameworks.fields import Checked, EncoderField, Scores, TopN, Weights
+from m3_retrievers.frameworks.inputs import check_question
 from m3_retrievers.frameworks.scores import ScoreStyle, read_scores, write_scores
-from m3_retrievers.langchain.checks import check_documents, check_question
+from m3_retrievers.habits import guided
+from m3_retrievers.langchain import names
+from m3_retrievers.langchain.checks import check_documents
 from m3_retrievers.langchain.documents import scored
 from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.plan import HybridWeights
 
+_ORDER = "Call compress_documents(documents, query)."
 
+
+@guided(**names.OF_RERANKER)
 class M3ColbertReranker(Checked, BaseDocumentCompressor):
     """Reorders documents by late interaction (MaxSim), from whatever retriever they come.
 
@@ -32,13 +38,15 @@ class M3ColbertReranker(Checked, BaseDocumentCompressor):
     ``metadata["score_colbert"]``, ``"off"`` leaves the metadata as it is.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", validate_assignment=True
+    )
 
     encoder: EncoderField
     top_n: TopN = None
     scores: Scores = "nested"
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @override
@@ -46,8 +54,8 @@ class M3ColbertReranker(Checked, BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the best ``top_n`` documents, best first; ties keep the input's order."""
-        check_question(query)
         documents = check_documents(documents)
+        check_question(query, remedy=_ORDER, owner=type(self).__name__)
         texts = [document.page_content for document in documents]
         places = rerank(self.encoder, query, texts, weights=self._weights())[: self.top_n]
         return [
@@ -66,6 +74,7 @@ class M3ColbertReranker(Checked, BaseDocumentCompressor):
         return COLBERT_ONLY
 
 
+@guided()
 class M3HybridReranker(M3ColbertReranker):
     """Reorders documents by the hybrid score: dense, sparse and ColBERT, weighted.
 
@@ -73,9 +82,9 @@ class M3HybridReranker(M3ColbertReranker):
     lacks is left out. ``metadata["scores"]`` holds every mode's score and ``hybrid``.
     """
 
-    weights: InstanceOf[HybridWeights] | None = None
+    weights: Weights = None
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder, **options)
 
     def _weights(self) -> HybridWeights | None:

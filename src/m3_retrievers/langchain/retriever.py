@@ -17,11 +17,13 @@ from pydantic import BeforeValidator, ConfigDict, SkipValidation, model_validato
 from typing_extensions import override
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
 from m3_retrievers.frameworks.fields import Checked, K, RerankDepth, Scores
-from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Filter, Index
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.checks import check_question
 from m3_retrievers.langchain.documents import make_documents, restyled, to_records
 from m3_retrievers.langchain.filtering import TakesFilter
@@ -32,6 +34,11 @@ from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.plan import Fusion
 
 _MADE_BY = "M3EnsembleRetriever.from_documents"
+# what from_documents takes beside documents and encoder
+_OPTIONS = (
+    *("k", "reranker", "rerank_depth", "scores", "batch_size", "show_progress"),
+    *HybridOptions.__annotations__,
+)
 
 
 def _checked_hybrid(given: Any) -> Any:
@@ -46,6 +53,7 @@ def _checked_reranker(given: Any) -> Any:
     return ensemble.check_reranker(given, BaseDocumentCompressor, example="M3ColbertReranker")
 
 
+@guided(**names.OF_ENSEMBLE)
 class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     """Hybrid retrieval behind LangChain's retriever interface, over one of two sources.
 
@@ -70,7 +78,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     duplicates by comparing whole documents, needs that. Callbacks see each leg as a child run.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     hybrid: Annotated[HybridRetriever | None, SkipValidation, BeforeValidator(_checked_hybrid)] = (
         None
@@ -80,7 +88,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
         BaseDocumentCompressor | None, SkipValidation, BeforeValidator(_checked_reranker)
     ] = None
     rerank_depth: RerankDepth = ensemble.RERANK_DEPTH
-    fusion: Fusion | None = None
+    fusion: Annotated[Fusion | None, SkipValidation] = None
     weights: Annotated[Sequence[float] | None, SkipValidation] = None
     id_key: str | None = None
     scores: Scores = "nested"
@@ -108,7 +116,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_documents(
         cls,
         documents: Iterable[Document],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         reranker: BaseDocumentCompressor | None = None,
@@ -134,13 +142,14 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_texts(
         cls,
         texts: Iterable[str],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         **options: Any,
     ) -> M3EnsembleRetriever:
         """Return a retriever over a new index of the texts; options as ``from_documents``."""
+        check_others(options, cls.from_texts, also=_OPTIONS)
         documents = make_documents(texts, metadatas, ids)
         return cls.from_documents(documents, encoder, **options)
 
@@ -148,7 +157,7 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
     def from_index(
         cls,
         index: Index,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         k: int = 4,
         reranker: BaseDocumentCompressor | None = None,
@@ -169,13 +178,32 @@ class M3EnsembleRetriever(TakesFilter, Checked, BaseRetriever):
 
     @classmethod
     def load(
-        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+        cls, folder: str | Path, encoder: Encoder | str | Path, **options: Any
     ) -> M3EnsembleRetriever:
         """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
 
         options: k, reranker, rerank_depth, scores and LangChain's own, which are not saved.
         """
         return cls(HybridRetriever.load(folder, encoder), **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        *,
+        k: int = 4,
+        reranker: BaseDocumentCompressor | None = None,
+        rerank_depth: int = ensemble.RERANK_DEPTH,
+        scores: Scores = "nested",
+        **options: Unpack[HybridOptions],
+    ) -> M3EnsembleRetriever:
+        """Return a retriever over a durable index, made if missing; see ``HybridRetriever.open``.
+
+        Documents get in through ``retriever.hybrid``, or an M3VectorStore of the same path.
+        """
+        hybrid = opened_retriever(path, encoder, options=options, method=cls.open)
+        return cls(hybrid, k=k, reranker=reranker, rerank_depth=rerank_depth, scores=scores)
 
     @override
     def _get_relevant_documents(

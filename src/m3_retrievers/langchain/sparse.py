@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3_retrievers.checks import require_package
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.habits import guided
 from m3_retrievers.retrieval.threads import in_thread
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from m3_retrievers.langchain.qdrant import M3QdrantSparseEmbeddings
 
 
+@guided()
 class M3SparseEmbeddings:
     """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
 
@@ -25,7 +27,7 @@ class M3SparseEmbeddings:
     Raises MissingHeadError at the first call if the model has no sparse head.
     """
 
-    def __init__(self, encoder: M3Encoder | str | Path) -> None:
+    def __init__(self, encoder: Encoder | str | Path) -> None:
         self.encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:

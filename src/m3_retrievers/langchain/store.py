@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from m3_retrievers.checks import check_k
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import check_others, hybrid_retriever
+from m3_retrievers.frameworks.opening import Opens
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
+from m3_retrievers.frameworks.vectors import as_vector
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Filter
+from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import (
     from_hit,
     make_documents,
@@ -35,7 +38,8 @@ from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Representations
 
 
-class M3VectorStore(VectorStore):
+@guided(**names.OF_STORE)
+class M3VectorStore(Opens, VectorStore):
     """An updatable store whose similarity search is the whole hybrid retrieval.
 
     hybrid: a HybridRetriever, or for an empty store an encoder, M3Embeddings or a model's name.
@@ -48,7 +52,7 @@ class M3VectorStore(VectorStore):
 
     def __init__(
         self,
-        hybrid: HybridRetriever | M3Encoder | M3Embeddings | str | Path,
+        hybrid: HybridRetriever | Encoder | M3Embeddings | str | Path,
         *,
         scores: ScoreStyle = "nested",
     ) -> None:
@@ -62,6 +66,9 @@ class M3VectorStore(VectorStore):
 
     def __len__(self) -> int:
         return len(self.hybrid)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __bool__(self) -> bool:
         return True  # an empty store is one too
@@ -83,7 +90,7 @@ class M3VectorStore(VectorStore):
     def from_texts(
         cls,
         texts: Iterable[str],
-        embedding: Embeddings | M3Encoder | str | Path | None = None,
+        embedding: Embeddings | Encoder | str | Path | None = None,
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str] | None = None,
@@ -97,9 +104,9 @@ class M3VectorStore(VectorStore):
     def from_documents(
         cls,
         documents: Iterable[Document],
-        embedding: Embeddings | M3Encoder | str | Path | None = None,
+        embedding: Embeddings | Encoder | str | Path | None = None,
         *,
-        encoder: M3Encoder | str | Path | None = None,
+        encoder: Encoder | str | Path | None = None,
         ids: Sequence[str | None] | None = None,
         scores: ScoreStyle = "nested",
         batch_size: int = 256,
@@ -112,6 +119,7 @@ class M3VectorStore(VectorStore):
         legs, recall, fusion, weights, bm25, tokenizer, as for ``M3EnsembleRetriever``. Raises
         InputError for other embeddings and for options that are not known.
         """
+        check_others(kwargs, cls.from_documents, also=HybridOptions.__annotations__)
         made_with = _encoder(encoder if embedding is None else embedding)
         hybrid = hybrid_retriever(made_with, options=kwargs, method=cls.from_documents)
         made = cls(hybrid, scores=scores)
@@ -225,14 +233,17 @@ class M3VectorStore(VectorStore):
         check_others(kwargs, self.max_marginal_relevance_search_by_vector)
         return self._diverse(embedding, self._nearest(embedding, fetch_k, filter), k, lambda_mult)
 
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return a retriever over the store, with ``search_type`` and ``search_kwargs``."""
+        check_others(kwargs, self.as_retriever, also=VectorStoreRetriever.model_fields)
+        return super().as_retriever(**kwargs)
+
     def save(self, folder: str | Path) -> None:
         """Write the store to a folder; see ``HybridRetriever.save``."""
         self.hybrid.save(folder)
 
     @classmethod
-    def load(
-        cls, folder: str | Path, encoder: M3Encoder | Embeddings | str | Path
-    ) -> M3VectorStore:
+    def load(cls, folder: str | Path, encoder: Encoder | Embeddings | str | Path) -> M3VectorStore:
         """Return the store saved in a folder; see ``HybridRetriever.load``.
 
         encoder: the model, M3Embeddings of it, or its name.
@@ -240,7 +251,7 @@ class M3VectorStore(VectorStore):
         return cls(HybridRetriever.load(folder, _encoder(encoder)))
 
     def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
-        query = Query("", Representations(dense=np.array([embedding], np.float32)))
+        query = Query("", Representations(dense=as_vector(embedding)))
         return self.hybrid.get(self.hybrid.index.recall(query, "dense", k=k, filter=filter).ids)
 
     def _diverse(
@@ -252,7 +263,7 @@ class M3VectorStore(VectorStore):
     ) -> list[Document]:
         check_k(k)
         stored = self.hybrid.vectors([record.id for record in records], outputs=("dense",))
-        query, vectors = np.array(embedding, np.float32), stored.require("dense")
+        query, vectors = as_vector(embedding)[0], stored.require("dense")
         chosen = mmr(query, vectors, k=k, trade_off=lambda_mult)
         return [to_document(records[at]) for at in chosen]
 
@@ -267,7 +278,7 @@ class M3VectorStore(VectorStore):
         return lambda score: min(1.0, max(0.0, score / total))
 
 
-def _encoder(embedding: Embeddings | M3Encoder | str | Path | None) -> M3Encoder:
+def _encoder(embedding: Embeddings | Encoder | str | Path | None) -> Encoder:
     if isinstance(embedding, M3Embeddings):
         return embedding.encoder
     if embedding is None or isinstance(embedding, Embeddings):

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.lexical.statistics import NO_STATISTICS, Idf, Statistics, Variant, pick
 from m3_retrievers.lexical.tokenizers import as_tokenizer, from_state
 from m3_retrievers.lexical.verification import largest_difference
@@ -28,6 +29,7 @@ from m3_retrievers.types.plan import Mode
 _DELTAS = {"okapi": 0.0, "plus": 1.0, "l": 0.5}
 
 
+@guided()
 class BM25:
     """Term weights that depend on the collection; an index's ``TermWeighting``.
 
@@ -81,6 +83,9 @@ class BM25:
         self.tokenizer = as_tokenizer(tokenizer)
         self._columns: dict[str, int] = {}
         self._statistics = NO_STATISTICS
+
+    def __repr__(self) -> str:
+        return f"BM25(variant={self.variant!r}, idf={self.idf!r}, k1={self.k1}, b={self.b})"
 
     def count(self, texts: Sequence[str]) -> sp.csr_array:
         """Return float64 (n, v): how often each term occurs; new terms get new columns.

@@ -5,4 +5,5 @@ from .reranker import M3ColbertRerank as M3ColbertRerank
 from .reranker import M3HybridRerank as M3HybridRerank
 from .retriever import M3EnsembleRetriever as M3EnsembleRetriever
 from .sparse import M3SparseEmbedding as M3SparseEmbedding
+from .splade import SpladeRetriever as SpladeRetriever
 from .store import M3VectorStore as M3VectorStore

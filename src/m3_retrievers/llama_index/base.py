@@ -15,7 +15,9 @@ from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.inputs import all_of, check_question
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
+from m3_retrievers.habits import guided
 from m3_retrievers.index.filters import compile_filter
+from m3_retrievers.llama_index import names
 from m3_retrievers.llama_index.filters import Filters, to_filter
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,6 +48,7 @@ def _traced_by_base(function: Function) -> Function:
     return function
 
 
+@guided(**names.OF_RETRIEVER)
 class M3Retriever(BaseRetriever):
     """A retriever that takes ``k`` and ``filters`` when it is made, and per call."""
 
@@ -62,7 +65,7 @@ class M3Retriever(BaseRetriever):
         verbose: bool = False,
     ) -> None:
         self.k = _one_k(k, similarity_top_k, default=4)
-        self.scores = check_style(scores)
+        self.scores = scores
         self._filter = to_filter(filters)
         compile_filter(self._filter)  # what is wrong with it shows now, not at the first question
         super().__init__(
@@ -71,6 +74,25 @@ class M3Retriever(BaseRetriever):
             objects=objects,
             verbose=verbose,
         )
+
+    @property
+    def k(self) -> int:
+        """How many nodes to return."""
+        return self._k
+
+    @k.setter
+    def k(self, k: int) -> None:
+        check_k(k)
+        self._k = k
+
+    @property
+    def scores(self) -> ScoreStyle:
+        """How nodes show their scores: ``"nested"``, ``"flat"`` or ``"off"``."""
+        return self._scores
+
+    @scores.setter
+    def scores(self, scores: ScoreStyle) -> None:
+        self._scores = check_style(scores)
 
     @property
     def similarity_top_k(self) -> int:

@@ -18,7 +18,7 @@ class StrictComponent(Checked, BaseComponent):
     written down.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,13 +9,17 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
 from pydantic import computed_field, model_validator
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.encoder.choose import settings_of
 from m3_retrievers.frameworks.fields import EncoderField
 from m3_retrievers.frameworks.vectors import unit_rows
+from m3_retrievers.habits import guided
+from m3_retrievers.llama_index import names
 from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(**names.OF_EMBEDDING)
 class M3Embedding(StrictComponent, BaseEmbedding):
     """Dense vectors of length 1, for any LlamaIndex index or vector store.
 
@@ -28,19 +31,20 @@ class M3Embedding(StrictComponent, BaseEmbedding):
     encoder: EncoderField = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @model_validator(mode="after")
     def _take_name(self) -> Self:
         if "model_name" not in self.model_fields_set:
-            self.model_name = self.encoder.name
+            # past the check of what is set, which would come here again
+            self.__dict__["model_name"] = self.encoder.name
         return self
 
     @computed_field
     def settings(self) -> dict[str, Any]:
         """Return the encoder's settings: an ingestion cache tells embeddings apart by them."""
-        return asdict(self.encoder.settings)
+        return settings_of(self.encoder)
 
     @classmethod
     def class_name(cls) -> str:

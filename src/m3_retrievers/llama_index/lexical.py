@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar, Self, Unpack
 
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
-from m3_retrievers.frameworks.options import Tokenizer, check_others
+from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.frameworks.inputs import as_model, check_leg
+from m3_retrievers.frameworks.options import Tokenizer
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
@@ -24,6 +25,7 @@ from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import Representations
 
 
+@guided(save="M3EnsembleRetriever.from_nodes(…).save(folder)")
 class LexicalRetriever(M3Retriever):
     """What the two have in common: one lexical leg of one index.
 
@@ -36,7 +38,8 @@ class LexicalRetriever(M3Retriever):
 
     def __init__(self, index: Index, **options: Unpack[RetrieverOptions]) -> None:
         check_others(options, type(self), also=RetrieverOptions.__annotations__)
-        self.index = index
+        made_by = f"{type(self).__name__}.from_nodes"
+        self.index = check_leg(index, self.mode, owner=type(self).__name__, made_by=made_by)
         super().__init__(**options)
 
     def __repr__(self) -> str:
@@ -56,6 +59,7 @@ class LexicalRetriever(M3Retriever):
         return await in_thread(self._retrieve, query_bundle)
 
 
+@guided()
 class M3SparseRetriever(LexicalRetriever):
     """Retrieval by M3's learned term weights; ``metadata["scores"]["sparse"]`` says how well.
 
@@ -65,21 +69,21 @@ class M3SparseRetriever(LexicalRetriever):
     mode = "sparse"
 
     def __init__(
-        self, index: Index, encoder: M3Encoder | str | Path, **options: Unpack[RetrieverOptions]
+        self, index: Index, encoder: Encoder | str | Path, **options: Unpack[RetrieverOptions]
     ) -> None:
-        self.encoder = as_encoder(encoder)
+        self.encoder = as_model(encoder)
         super().__init__(index, **options)
 
     @classmethod
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
         **options: Unpack[RetrieverOptions],
-    ) -> M3SparseRetriever:
+    ) -> Self:
         """Return a retriever over new nodes; options as for the class.
 
         Raises MissingHeadError for a model without a sparse head, DuplicateIdError for an id
@@ -99,10 +103,13 @@ class M3SparseRetriever(LexicalRetriever):
         )
         return made
 
+    from_documents = from_nodes  # documents are nodes
+
     def _query(self, text: str) -> Query:
         return Query(text, self.encoder.encode_query(text, outputs=("sparse",)))
 
 
+@guided()
 class BM25Retriever(LexicalRetriever):
     """Retrieval by BM25, without a model; ``metadata["scores"]["bm25"]`` says how well.
 
@@ -133,6 +140,8 @@ class BM25Retriever(LexicalRetriever):
         made = cls(index, **options)
         index.add(to_records(kept), Representations())
         return made
+
+    from_documents = from_defaults = from_nodes  # documents are nodes; LlamaIndex's own is named so
 
     def _query(self, text: str) -> Query:
         return Query(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.milvus import document_rows, query_rows
 
 
@@ -20,7 +20,7 @@ class M3MilvusSparseFunction:
     (binding 1.2 has no option for it), and Milvus Lite refuses that.
     """
 
-    def __init__(self, encoder: M3Encoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
     def encode_documents(self, documents: list[str]) -> list[dict[int, float]]:

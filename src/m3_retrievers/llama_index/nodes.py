@@ -12,6 +12,7 @@ from typing import Any
 
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+from pydantic_core import PydanticSerializationError
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.fused import Found
@@ -154,7 +155,13 @@ def _record(node: BaseNode) -> Record:
             "M3EnsembleRetriever.from_nodes, which keeps the object itself, or "
             "VectorStoreIndex(objects=[…])."
         )
-    kept = node_to_metadata_dict(node)
+    try:
+        kept = node_to_metadata_dict(node)
+    except PydanticSerializationError as error:
+        raise InputError(
+            f"A store expects nodes whose metadata JSON can hold, got {node.metadata!r:.120} "
+            f"({error}). Turn such values into strings or numbers first."
+        ) from None
     # LlamaIndex puts ids of its own among the metadata; the node's own entries come first
     kept |= node.model_dump(mode="json", include={"metadata"})["metadata"]
     return Record(node.node_id, embedded(node), {**kept, REF_DOC_ID: node.ref_doc_id})

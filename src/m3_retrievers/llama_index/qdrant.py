@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 
 Rows: TypeAlias = tuple[list[list[int]], list[list[float]]]
 
@@ -18,7 +18,7 @@ class M3QdrantSparseFunctions:
     empty ones.
     """
 
-    encoder: M3Encoder
+    encoder: Encoder
 
     def documents(self, texts: list[str]) -> Rows:
         """Return the rows of documents."""

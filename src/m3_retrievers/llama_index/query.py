@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
@@ -17,6 +15,7 @@ from llama_index.core.vector_stores.types import (
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
+from m3_retrievers.frameworks.vectors import as_vector
 from m3_retrievers.index.base import Filter
 from m3_retrievers.llama_index.nodes import to_node
 from m3_retrievers.retrieval.retriever import HybridRetriever
@@ -47,6 +46,7 @@ def answer(
     ``alpha`` or an MMR threshold outside 0..1, and for a question without text where text is
     needed.
     """
+    query = replace(query, mode=_mode(query.mode))
     if query.mode is VectorStoreQueryMode.HYBRID:
         found = _by_all(hybrid, query, filter)
     elif query.mode is VectorStoreQueryMode.MMR:
@@ -55,14 +55,27 @@ def answer(
     elif query.mode in _LEG:
         found = _by_one(hybrid, query, filter)
     else:
-        others = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.MMR)
-        known = [mode.value for mode in (*_LEG, *others)]
-        raise InputError(f"mode expects one of {known}, got {query.mode.value!r}.")
+        raise _unknown(query.mode)
     return VectorStoreQueryResult(
         nodes=[node for node, _ in found],
         similarities=[score for _, score in found],
         ids=[node.node_id for node, _ in found],
     )
+
+
+def _mode(given: VectorStoreQueryMode | str) -> VectorStoreQueryMode:
+    """Return a mode, which VectorStoreQuery takes by its name too."""
+    try:
+        return VectorStoreQueryMode(given)
+    except ValueError:
+        raise _unknown(given) from None
+
+
+def _unknown(mode: VectorStoreQueryMode | str) -> InputError:
+    others = (VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.MMR)
+    known = [mode.value for mode in (*_LEG, *others)]
+    given = mode.value if isinstance(mode, VectorStoreQueryMode) else mode
+    return InputError(f"mode expects one of {known}, got {given!r:.60}.")
 
 
 def _by_one(
@@ -125,7 +138,7 @@ def _question(hybrid: HybridRetriever, query: VectorStoreQuery) -> Query:
     asked = hybrid.prepare(_text(query))
     if query.query_embedding is None:
         return asked
-    dense = _vector(query.query_embedding)
+    dense = as_vector(query.query_embedding)
     return Query(asked.text, replace(asked.representations, dense=dense))
 
 
@@ -137,7 +150,7 @@ def _ids(query: VectorStoreQuery) -> list[str] | None:
 def _asked(hybrid: HybridRetriever, query: VectorStoreQuery, leg: Mode) -> Query:
     """Return the question with what one leg needs of it."""
     if leg == "dense" and query.query_embedding is not None:
-        vector = _vector(query.query_embedding)
+        vector = as_vector(query.query_embedding)
         return Query(query.query_str or "", Representations(dense=vector))
     text = _text(query)
     if leg == "bm25":
@@ -167,10 +180,6 @@ def _weights(plan: Plan, alpha: float | None) -> HybridWeights:
     vectors = [plan.weighted.get("dense", 0.0), plan.weighted.get("colbert", 0.0)]
     share = vectors[0] / sum(vectors) if sum(vectors) else 1.0
     return HybridWeights(dense=alpha * share, sparse=1 - alpha, colbert=alpha * (1 - share))
-
-
-def _vector(embedding: Sequence[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    return np.array([embedding], np.float32)  # (1, h)
 
 
 def _text(query: VectorStoreQuery) -> str:

@@ -14,10 +14,13 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import computed_field
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
-from m3_retrievers.frameworks.fields import EncoderField, Scores, TopN
+from m3_retrievers.frameworks.fields import EncoderField, Scores, TopN, Weights
+from m3_retrievers.frameworks.inputs import check_all
 from m3_retrievers.frameworks.scores import ScoreStyle
+from m3_retrievers.habits import guided
+from m3_retrievers.llama_index import names
 from m3_retrievers.llama_index.component import StrictComponent
 from m3_retrievers.llama_index.nodes import embedded, restyled, scored
 from m3_retrievers.retrieval.reranking import COLBERT_ONLY, rerank
@@ -26,6 +29,7 @@ from m3_retrievers.types.plan import HybridWeights
 dispatcher = get_dispatcher(__name__)
 
 
+@guided(**names.OF_RERANKER)
 class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
     """Reorders nodes by late interaction (MaxSim), from whatever retriever they come.
 
@@ -43,7 +47,7 @@ class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
     scores: Scores = "nested"
     keep_retrieval_score: bool = False
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @computed_field
@@ -64,6 +68,13 @@ class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
                 f"{self.class_name()} expects a query, got {query_bundle!r:.60}. Pass a text as "
                 "query_str=, or a QueryBundle as query_bundle=."
             )
+        nodes = check_all(
+            nodes,
+            NodeWithScore,
+            name="nodes",
+            plural="LlamaIndex's NodeWithScore",
+            remedy="They are what a retriever returns; wrap a node as NodeWithScore(node=node).",
+        )
         name = self.encoder.name
         top_n = len(nodes) if self.top_n is None else self.top_n
         dispatcher.event(
@@ -95,6 +106,7 @@ class M3ColbertRerank(StrictComponent, BaseNodePostprocessor):
         return COLBERT_ONLY
 
 
+@guided()
 class M3HybridRerank(M3ColbertRerank):
     """Reorders nodes by the hybrid score: dense, sparse and ColBERT, weighted.
 
@@ -102,9 +114,9 @@ class M3HybridRerank(M3ColbertRerank):
     lacks is left out. ``metadata["scores"]`` holds every mode's score and ``hybrid``.
     """
 
-    weights: HybridWeights | None = None
+    weights: Weights = None
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder, **options)
 
     @classmethod

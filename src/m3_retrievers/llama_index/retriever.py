@@ -11,9 +11,10 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
 from m3_retrievers.checks import check_k
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks import ensemble
-from m3_retrievers.frameworks.options import HybridOptions, check_others, hybrid_retriever
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
+from m3_retrievers.habits import check_others, guided
 from m3_retrievers.index.base import Index
 from m3_retrievers.llama_index.base import M3Retriever, RetrieverOptions
 from m3_retrievers.llama_index.fused import afuse_all, filtered, fuse_all
@@ -35,6 +36,7 @@ class EnsembleOptions(RetrieverOptions, HybridOptions, total=False):
     rerank_depth: int
 
 
+@guided()
 class M3EnsembleRetriever(M3Retriever):
     """Hybrid retrieval behind LlamaIndex's retriever interface, over one of two sources.
 
@@ -109,7 +111,7 @@ class M3EnsembleRetriever(M3Retriever):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
@@ -131,11 +133,13 @@ class M3EnsembleRetriever(M3Retriever):
         hybrid.upsert(to_records(kept), batch_size=batch_size, show_progress=show_progress)
         return made
 
+    from_documents = from_nodes  # documents are nodes
+
     @classmethod
     def from_index(
         cls,
         index: Index,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         **options: Unpack[EnsembleOptions],
     ) -> M3EnsembleRetriever:
         """Return a retriever over an index that is there already; see ``HybridRetriever``."""
@@ -154,13 +158,28 @@ class M3EnsembleRetriever(M3Retriever):
 
     @classmethod
     def load(
-        cls, folder: str | Path, encoder: M3Encoder | str | Path, **options: Any
+        cls, folder: str | Path, encoder: Encoder | str | Path, **options: Any
     ) -> M3EnsembleRetriever:
         """Return the retriever over what a folder holds; see ``HybridRetriever.load``.
 
         options: k, filters, scores, reranker, objects and the others that are not saved.
         """
         return cls(HybridRetriever.load(folder, encoder), **options)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        **options: Unpack[EnsembleOptions],
+    ) -> M3EnsembleRetriever:
+        """Return a retriever over a durable index, made if missing; see ``HybridRetriever.open``.
+
+        Nodes get in through ``retriever.hybrid``, or an M3VectorStore of the same path.
+        """
+        check_others(options, cls.open, also=EnsembleOptions.__annotations__)
+        own, hybrid_options = _split(options)
+        return cls(opened_retriever(path, encoder, options=hybrid_options, method=cls.open), **own)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         depth = self.k if self.reranker is None else max(self.k, self.rerank_depth)

@@ -10,13 +10,15 @@ from llama_index.core.bridge.pydantic import Field
 from pydantic import ConfigDict, model_validator
 
 from m3_retrievers.checks import require_package
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.frameworks.fields import Checked, EncoderField
+from m3_retrievers.habits import guided
 from m3_retrievers.llama_index.milvus import M3MilvusSparseFunction
 from m3_retrievers.llama_index.qdrant import M3QdrantSparseFunctions
 from m3_retrievers.retrieval.threads import in_thread
 
 
+@guided(embed_query="get_query_embedding(text)")
 class M3SparseEmbedding(Checked, BaseSparseEmbedding):
     """Term weights ``{vocabulary id: weight}``; a text without any gives ``{}``.
 
@@ -28,18 +30,19 @@ class M3SparseEmbedding(Checked, BaseSparseEmbedding):
     no sparse head.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     encoder: EncoderField = Field(exclude=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
 
-    def __init__(self, encoder: M3Encoder | str | Path, **options: Any) -> None:
+    def __init__(self, encoder: Encoder | str | Path, **options: Any) -> None:
         super().__init__(encoder=encoder, **options)
 
     @model_validator(mode="after")
     def _take_name(self) -> Self:
         if "model_name" not in self.model_fields_set:
-            self.model_name = self.encoder.name
+            # past the check of what is set, which would come here again
+            self.__dict__["model_name"] = self.encoder.name
         return self
 
     @classmethod

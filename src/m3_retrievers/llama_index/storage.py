@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from m3_retrievers.index.base import PersistentIndex
 from m3_retrievers.retrieval.retriever import HybridRetriever
 
 _SUFFIX = ".m3"
@@ -19,8 +20,10 @@ def write(hybrid: HybridRetriever, path: str | Path) -> None:
 
     ``StorageContext.from_defaults(persist_dir=…)`` alone reads every such file as a store of
     LlamaIndex's own. Finding a text where a number should be, it stops with an error that
-    quotes the text.
+    quotes the text. A durable index has everything already, so nothing is written for it.
     """
+    if isinstance(hybrid.index, PersistentIndex):
+        return
     folder = folder_of(path)
     hybrid.save(folder)
     if folder != Path(path):

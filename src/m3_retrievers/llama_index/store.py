@@ -21,17 +21,14 @@ from llama_index.core.vector_stores.types import (
 from pydantic import InstanceOf
 
 from m3_retrievers.checks import check_ids
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.inputs import all_of, as_hybrid
-from m3_retrievers.frameworks.options import (
-    HybridOptions,
-    check_options,
-    check_others,
-    hybrid_retriever,
-)
+from m3_retrievers.frameworks.opening import Opens
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
+from m3_retrievers.habits import check_options, check_others, guided
 from m3_retrievers.index.base import Index
-from m3_retrievers.llama_index import storage
+from m3_retrievers.llama_index import names, storage
 from m3_retrievers.llama_index.embeddings import M3Embedding
 from m3_retrievers.llama_index.filters import Filters, to_filter
 from m3_retrievers.llama_index.nodes import REF_DOC_ID, check_nodes, to_node, to_records
@@ -40,7 +37,8 @@ from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.retrieval.threads import in_thread
 
 
-class M3VectorStore(BasePydanticVectorStore):
+@guided(**names.OF_STORE)
+class M3VectorStore(Opens, BasePydanticVectorStore):
     """An updatable store that searches by vectors, by terms, or by the whole hybrid score.
 
     hybrid: a HybridRetriever, or for an empty store an encoder, M3Embedding or a model's name.
@@ -66,7 +64,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     def __init__(
         self,
-        hybrid: HybridRetriever | M3Encoder | M3Embedding | str | Path,
+        hybrid: HybridRetriever | Encoder | M3Embedding | str | Path,
         *,
         is_embedding_query: bool = False,
         **others: Any,
@@ -84,7 +82,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def from_nodes(
         cls,
         nodes: Iterable[BaseNode],
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         batch_size: int = 256,
         show_progress: bool = False,
@@ -98,6 +96,11 @@ class M3VectorStore(BasePydanticVectorStore):
         made = cls(hybrid_retriever(encoder, options=options, method=cls.from_nodes))
         made.add(check_nodes(nodes), batch_size=batch_size, show_progress=show_progress)
         return made
+
+    from_documents = from_nodes  # documents are nodes
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.hybrid.index
 
     def __len__(self) -> int:
         return len(self.hybrid)
@@ -151,6 +154,11 @@ class M3VectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of one document; an unknown one has none."""
         check_others(delete_kwargs, self.delete)
+        if not isinstance(ref_doc_id, str):
+            raise InputError(
+                f"delete expects the id of one document, got {ref_doc_id!r:.60}. To remove "
+                "nodes by their own ids use delete_nodes."
+            )
         self.hybrid.delete(filter={REF_DOC_ID: {"$eq": ref_doc_id}})
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -228,6 +236,11 @@ class M3VectorStore(BasePydanticVectorStore):
 
         Raises InputError for a mode that the store or its index does not have.
         """
+        if not isinstance(query, VectorStoreQuery):
+            raise InputError(
+                f"query expects a VectorStoreQuery, got {query!r:.60}. Write "
+                "VectorStoreQuery(query_str=…, similarity_top_k=…)."
+            )
         known = ("mmr_threshold", "mmr_prefetch_k")
         check_options(kwargs, known=known, owner="M3VectorStore.query")
         of_documents = {REF_DOC_ID: {"$in": query.doc_ids}} if query.doc_ids else None
@@ -243,10 +256,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Write the store to a folder of this name; see ``HybridRetriever.save``.
 
-        ``StorageContext.persist`` names a .json file: then the folder stands beside it, and the
-        file says how to read it to whoever takes it for a store of LlamaIndex's own. Raises
-        InputError for a file system that is not local: an index that is safe against a crash
-        needs one.
+        Beside the .json file that ``StorageContext.persist`` names, which says how to read it.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InputError(
@@ -257,7 +267,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     @classmethod
     def from_persist_path(
-        cls, persist_path: str | Path, encoder: M3Encoder | str | Path
+        cls, persist_path: str | Path, encoder: Encoder | str | Path
     ) -> M3VectorStore:
         """Return the store that ``persist`` wrote; see ``HybridRetriever.load``."""
         return cls(HybridRetriever.load(storage.folder_of(persist_path), encoder))
@@ -267,7 +277,7 @@ class M3VectorStore(BasePydanticVectorStore):
         cls,
         persist_dir: str | Path = DEFAULT_PERSIST_DIR,
         *,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         namespace: str = DEFAULT_VECTOR_STORE,
     ) -> M3VectorStore:
         """Return the store that ``StorageContext.persist(persist_dir)`` wrote.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.index.base import Index
 from m3_retrievers.retrieval.planning import check_index, plan_for
 from m3_retrievers.types.plan import Fusion, HybridWeights, Mode, Plan, Recall
@@ -17,7 +17,7 @@ class Planned:
     go on with the plan they began with.
     """
 
-    encoder: M3Encoder
+    encoder: Encoder
     index: Index
     _plan: Plan
 

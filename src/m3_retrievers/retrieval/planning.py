@@ -6,22 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError, LexicalFallbackWarning, warn
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
-from m3_retrievers.scoring.fusion import fusion_from_state
-from m3_retrievers.types.plan import LEGS, Fusion, HybridWeights, Mode, Plan, Recall, encoded_modes
+from m3_retrievers.scoring.fusion import check_fusion, fusion_from_state
+from m3_retrievers.types.plan import (
+    LEGS,
+    Fusion,
+    HybridWeights,
+    Mode,
+    Plan,
+    Recall,
+    check_weights,
+    encoded_modes,
+)
 
 
 def plan_for(
-    encoder: M3Encoder,
+    encoder: Encoder,
     *,
     legs: Sequence[Mode],
     recall: Recall | None = None,
     fusion: Fusion | None = None,
-    weights: HybridWeights | None = None,
+    weights: HybridWeights | Mapping[str, float] | None = None,
 ) -> Plan:
     """Return the plan of searches with a model; None stands for its own weights, 100 a leg.
 
@@ -30,25 +39,18 @@ def plan_for(
     """
     if recall is not None and not isinstance(recall, Recall):
         raise InputError(f"recall expects a Recall such as Recall(dense=50), got {recall!r:.80}.")
-    if weights is not None and not isinstance(weights, HybridWeights):
-        raise InputError(
-            "weights expects HybridWeights such as HybridWeights(dense=1, sparse=0.3, colbert=1), "
-            f"got {weights!r:.80}."
-        )
-    if fusion is not None and (not callable(fusion) or isinstance(fusion, type)):
-        raise InputError(
-            f"fusion expects ReciprocalRankFusion() or WeightedSum(), got {fusion!r:.80}."
-        )
+    if fusion is not None:
+        check_fusion(fusion)
     return Plan(
         legs=_usable_legs(legs, encoder),
         recall=recall or Recall(),
-        weights=weights or encoder.default_weights,
+        weights=check_weights(weights, default=encoder.default_weights),
         fusion=fusion,
         outputs=encoder.outputs,
     )
 
 
-def _usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
+def _usable_legs(legs: Sequence[Mode], encoder: Encoder) -> tuple[Mode, ...]:
     """Return the legs, BM25 in place of a sparse head that the model lacks, with a warning."""
     if isinstance(legs, str) or not isinstance(legs, Sequence) or not legs:
         raise InputError(f"legs expects a list of different names of {LEGS}, got {legs!r:.80}.")
@@ -57,33 +59,57 @@ def _usable_legs(legs: Sequence[Mode], encoder: M3Encoder) -> tuple[Mode, ...]:
             raise InputError(f"legs expects some of {LEGS}, got {leg!r:.80}.")
     if len(set(legs)) != len(legs):
         raise InputError(f"legs expects each name once, of {LEGS}, got {legs!r:.80}.")
-    if "sparse" not in legs or "sparse" in encoder.outputs:
-        return tuple(legs)
-    kept = tuple(dict.fromkeys("bm25" if leg == "sparse" else leg for leg in legs))
-    warn(
-        f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg. "
-        f"Pass legs={kept} to choose this yourself.",
-        LexicalFallbackWarning,
-    )
-    return kept
+    kept = tuple(dict.fromkeys(_instead(leg, encoder) for leg in legs))
+    usable = tuple(leg for leg in kept if leg is not None) or (_lexical(encoder),)
+    if usable != tuple(legs):
+        warn(
+            f"{_lacking(legs, encoder)} Pass legs={usable} to choose this yourself.",
+            LexicalFallbackWarning,
+        )
+    return usable
+
+
+def _lacking(legs: Sequence[Mode], encoder: Encoder) -> str:
+    """Return in words which legs a model cannot serve, and what serves instead."""
+    said = []
+    if "dense" in legs and "dense" not in encoder.outputs:
+        said.append(f"{encoder.name!r} makes no dense vectors: the lexical leg recalls alone.")
+    if "sparse" in legs and "sparse" not in encoder.outputs:
+        said.append(f"{encoder.name!r} has no sparse head: BM25 serves as the lexical leg.")
+    return " ".join(said)
+
+
+def _instead(leg: Mode, encoder: Encoder) -> Mode | None:
+    """Return a leg that the model serves: BM25 for term weights it lacks, none for dense."""
+    if leg == "bm25" or leg in encoder.outputs:
+        return leg
+    return "bm25" if leg == "sparse" else None
+
+
+def _lexical(encoder: Encoder) -> Mode:
+    return "sparse" if "sparse" in encoder.outputs else "bm25"
 
 
 def index_for(plan: Plan, bm25: BM25 | None) -> LocalIndex:
     """Return a new index with what a plan needs; bm25: None is ``BM25()``, where it is a leg."""
+    return LocalIndex(modes=encoded_modes(plan.modes), weighting=bm25_for(plan, bm25))
+
+
+def bm25_for(plan: Plan, bm25: BM25 | None) -> BM25 | None:
+    """Return the BM25 of a new index: None is ``BM25()`` where it is a leg."""
     if bm25 is not None and "bm25" not in plan.legs:
         raise InputError(
             f"bm25 expects 'bm25' among the legs, got {plan.legs}. Pass legs=('dense', 'bm25')."
         )
-    weighting = as_bm25(bm25) if "bm25" in plan.legs else None
-    return LocalIndex(modes=encoded_modes(plan.modes), weighting=weighting)
+    return as_bm25(bm25) if "bm25" in plan.legs else None
 
 
 def check_index(index: Index, plan: Plan, *, bm25: BM25 | None = None) -> None:
     """Raise InputError unless an index is one and scores the legs of a plan."""
     if not hasattr(index, "modes"):
         raise InputError(
-            f"index expects an Index such as LocalIndex, got {index!r:.80}. Leave it out "
-            "for a new one, and add texts with add()."
+            f"index expects an Index such as LocalIndex, got {index!r:.80}. Of a HybridRetriever "
+            "take .index, of a store .hybrid.index; leave it out for a new one, and add() texts."
         )
     if bm25 is not None:
         raise InputError(
@@ -96,6 +122,16 @@ def check_index(index: Index, plan: Plan, *, bm25: BM25 | None = None) -> None:
             f"legs {plan.legs} expect an index that scores {absent}, got one with "
             f"{sorted(index.modes)}. Build it with these modes, or name other legs."
         )
+
+
+def plan_options(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the options that make a HybridRetriever with it."""
+    return {
+        "legs": plan.legs,
+        "recall": plan.recall,
+        "fusion": plan.fusion,
+        "weights": plan.weights,
+    }
 
 
 def plan_state(plan: Plan) -> dict[str, Any]:
@@ -114,7 +150,7 @@ def plan_state(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_from_state(state: Mapping[str, Any], modes: frozenset[Mode], encoder: M3Encoder) -> Plan:
+def plan_from_state(state: Mapping[str, Any], modes: frozenset[Mode], encoder: Encoder) -> Plan:
     """Return the plan that ``plan_state`` wrote, or, of an index saved by itself, {}.
 
     modes: those of the index, whose legs count where none were written.

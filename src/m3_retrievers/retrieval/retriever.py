@@ -11,15 +11,18 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from m3_retrievers.checks import check_ids, check_k, check_texts
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.choose import as_encoder
-from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.index.base import Filter, Index
 from m3_retrievers.index.search import score
 from m3_retrievers.lexical.bm25 import BM25
+from m3_retrievers.names import OF_RETRIEVERS
 from m3_retrievers.retrieval import saving
+from m3_retrievers.retrieval.opening import bind_index, open_index
 from m3_retrievers.retrieval.planned import Planned
-from m3_retrievers.retrieval.planning import check_index, index_for, plan_for
+from m3_retrievers.retrieval.planning import check_index, index_for, plan_for, plan_options
 from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Hits, Metadata, Query, Ranking, Record, SearchResult
@@ -35,6 +38,7 @@ from m3_retrievers.types.plan import (
 from m3_retrievers.types.representations import Output, Representations
 
 
+@guided(**OF_RETRIEVERS)
 class HybridRetriever(Planned):
     """Hybrid retrieval over an index, with no framework around it.
 
@@ -54,7 +58,7 @@ class HybridRetriever(Planned):
 
     def __init__(
         self,
-        encoder: M3Encoder | str | Path,
+        encoder: Encoder | str | Path,
         index: Index | None = None,
         *,
         legs: Sequence[Mode] = DEFAULT_LEGS,
@@ -69,9 +73,16 @@ class HybridRetriever(Planned):
         )
         self.index = index_for(self._plan, bm25) if index is None else index
         check_index(self.index, self._plan, bm25=None if index is None else bm25)
+        bind_index(self.index, self.encoder)
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and id in self.index
+
+    def __bool__(self) -> bool:
+        return True  # an empty retriever is one too
 
     def __repr__(self) -> str:
         return f"HybridRetriever({self.encoder.name!r}, legs={self.legs}, documents={len(self)})"
@@ -246,7 +257,7 @@ class HybridRetriever(Planned):
         saving.save(folder, self.index, self.encoder, self._plan)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: M3Encoder | str | Path) -> HybridRetriever:
+    def load(cls, folder: str | Path, encoder: Encoder | str | Path) -> HybridRetriever:
         """Return the retriever saved in a folder, with its legs, recall, weights and fusion.
 
         Raises IndexModelError if another model built it, IndexCorruptError for a file that
@@ -254,14 +265,30 @@ class HybridRetriever(Planned):
         """
         encoder = as_encoder(encoder)
         index, plan = saving.load(folder, encoder)
-        return cls(
-            encoder,
-            index,
-            legs=plan.legs,
-            recall=plan.recall,
-            fusion=plan.fusion,
-            weights=plan.weights,
+        return cls(encoder, index, **plan_options(plan))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Index,
+        encoder: Encoder | str | Path,
+        *,
+        legs: Sequence[Mode] | None = None,
+        recall: Recall | None = None,
+        fusion: Fusion | None = None,
+        weights: HybridWeights | None = None,
+        bm25: BM25 | None = None,
+    ) -> HybridRetriever:
+        """Return a retriever over a durable index; every change is on the disk at its return.
+
+        path: of the file, made if missing, or a persistent index. Options left out are those
+        kept beside it. Raises IndexModelError for another model, and what DurableIndex raises.
+        """
+        encoder = as_encoder(encoder)
+        index, plan = open_index(
+            path, encoder, legs=legs, recall=recall, fusion=fusion, weights=weights, bm25=bm25
         )
+        return cls(encoder, index, **plan_options(plan))
 
     # Inside
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, SavableIndex
 from m3_retrievers.index.local import LocalIndex
@@ -15,27 +15,35 @@ from m3_retrievers.retrieval.planning import plan_from_state, plan_state
 from m3_retrievers.types.plan import Plan
 
 
-def save(folder: str | Path, index: Index, encoder: M3Encoder, plan: Plan) -> None:
+def save(folder: str | Path, index: Index, encoder: Encoder, plan: Plan) -> None:
     """Write index and plan to a folder; InputError for an index that lives elsewhere."""
     if not isinstance(index, SavableIndex):
         raise InputError(
             f"save expects an index that lives in this process, got {type(index).__name__}, "
             "which keeps its documents itself. Nothing needs saving."
         )
-    index.save(folder, model=_model(encoder), extra=plan_state(plan))
+    index.save(folder, model=model_record(encoder), extra=plan_state(plan))
 
 
-def load(folder: str | Path, encoder: M3Encoder) -> tuple[LocalIndex, Plan]:
+def load(folder: str | Path, encoder: Encoder) -> tuple[LocalIndex, Plan]:
     """Return what ``save`` wrote to a folder; see ``HybridRetriever.load`` for what fails."""
-
-    def weighting(state: Mapping[str, Any]) -> BM25:
-        # a subword BM25 counts the model's own tokens; others do without the model
-        subword = encoder.tokenizer if state["tokenizer"]["kind"] == "subword" else None
-        return BM25.from_state(state, subword=subword)
-
-    index = LocalIndex.load(folder, model=_model(encoder), weighting=weighting)
+    weighting = weighting_maker(encoder)
+    index = LocalIndex.load(folder, model=model_record(encoder), weighting=weighting)
     return index, plan_from_state(index.extra, index.modes, encoder)
 
 
-def _model(encoder: M3Encoder) -> dict[str, str]:
+def weighting_maker(encoder: Encoder) -> Callable[[Mapping[str, Any]], BM25]:
+    """Return what makes a BM25 again from its state."""
+
+    def weighting(state: Mapping[str, Any]) -> BM25:
+        # a subword BM25 counts the model's own tokens; others do without the model
+        needs = state["tokenizer"]["kind"] == "subword"
+        subword = getattr(encoder, "tokenizer", None) if needs else None
+        return BM25.from_state(state, subword=subword)
+
+    return weighting
+
+
+def model_record(encoder: Encoder) -> dict[str, str]:
+    """Return what an index notes of the model it is bound to."""
     return {"name": encoder.name, "fingerprint": encoder.fingerprint}

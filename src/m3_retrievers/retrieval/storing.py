@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from uuid import uuid4
 
 from tqdm.auto import tqdm
 
 from m3_retrievers.checks import check_ids, check_k, check_known, check_new
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import DuplicateIdError, InputError
 from m3_retrievers.index.base import Index
 from m3_retrievers.types.hits import Metadata, Record
@@ -19,7 +19,7 @@ from m3_retrievers.types.representations import Output, Representations
 
 def store(
     index: Index,
-    encoder: M3Encoder,
+    encoder: Encoder,
     records: Iterable[Record],
     *,
     replace: bool,
@@ -59,12 +59,14 @@ def store(
 
 def _check_new(records: Sequence[Record], index: Index, *, seen: set[str], replace: bool) -> None:
     """Raise DuplicateIdError for an id among those seen, or known; ``seen`` takes the others."""
-    for id in (record.id for record in records):
+    ids = [record.id for record in records]
+    for id in ids:
         if id in seen:
             raise DuplicateIdError(f"ids expects each id once, got {id!r:.80} twice.")
-        if not replace:
-            check_new([id], index)
         seen.add(id)
+    if not replace:
+        # all at once: an engine answers a request as fast for many ids as for one
+        check_new(ids, set(index.in_order(ids)))
 
 
 def as_records(
@@ -88,7 +90,7 @@ def _records(
 ) -> Iterator[Record]:
     if isinstance(texts, str):
         raise InputError(f"expected a list of texts, got one string ({texts[:40]!r}): wrap it.")
-    if not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
         raise InputError(f"expected a list of texts, got {texts!r:.80}. Pass strings in a list.")
     if ids is not None and (isinstance(ids, str) or not isinstance(ids, Iterable)):
         check_ids(ids, name="ids")  # which says what is wrong
@@ -116,12 +118,17 @@ def _records(
                 f"position {position}. {_remedy(text)}"
             )
         id, about = next(id_source, None), next(metadata_source, None)
-        if not isinstance(id, str) or not isinstance(about, Mapping):
+        if not isinstance(id, str):
             raise InputError(
-                "expected a string id and a metadata mapping for each text, got "
-                f"{id!r:.60} and {about!r:.60} at position {position}."
+                f"ids expects a string for each text, got {id!r:.60} at position {position}. "
+                "Write str(id)."
             )
-        yield Record(id, text, about)
+        if not isinstance(about, Mapping):
+            raise InputError(
+                f"metadata expects a mapping for each text, got {about!r:.60} at position "
+                f"{position}. Give {{}} for a text that has none."
+            )
+        yield Record(id, text if type(text) is str else str(text), about)
 
 
 def _remedy(text: object) -> str:
@@ -133,13 +140,13 @@ def _remedy(text: object) -> str:
 
 
 def stored_vectors(
-    index: Index, encoder: M3Encoder, ids: Sequence[str], outputs: Sequence[Output] | None
+    index: Index, encoder: Encoder, ids: Sequence[str], outputs: Sequence[Output] | None
 ) -> Representations:
     """Return what the index keeps of documents; where it lacks an output, encode them again."""
     if outputs is None or index.modes.issuperset(outputs):
         return index.vectors(ids, outputs=outputs)
     wanted = check_ids(ids, name="vectors")
     with index.snapshot():
-        check_known(wanted, index)
+        check_known(wanted, set(index.in_order(wanted)))
         texts = [record.text for record in index.get(wanted)]
     return encoder.encode_documents(texts, outputs=outputs)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.hits import Ranking
 from m3_retrievers.types.packed import Floats
 
@@ -95,6 +96,7 @@ def z_score(scores: Floats) -> NDArray[np.float64]:
     return np.asarray((values - values.mean()) / values.std())
 
 
+@guided()
 @dataclass(frozen=True, slots=True)
 class ReciprocalRankFusion:
     """``rrf`` over legs by name; weights: leg → number, every leg of the call or None."""
@@ -115,6 +117,7 @@ class ReciprocalRankFusion:
         return {"kind": "rrf", "k": self.k, "weights": self.weights and dict(self.weights)}
 
 
+@guided()
 @dataclass(frozen=True, slots=True)
 class WeightedSum:
     """``weighted_sum`` over legs by name; weights: leg → number, every leg of the call or None."""
@@ -210,9 +213,25 @@ def _check_k(k: float) -> None:
         raise InputError(f"k expects a finite number ≥ 0 (60 is usual), got {k!r}.")
 
 
+def check_fusion(given: object) -> Any:
+    """Return a fusion as it is; raises InputError for a name, a class or anything else."""
+    if not callable(given) or isinstance(given, type):
+        raise InputError(
+            f"fusion expects ReciprocalRankFusion() or WeightedSum(), got {given!r:.80}. Make one, "
+            "such as ReciprocalRankFusion(k=60)."
+        )
+    return given
+
+
 def _check_weights(weights: Mapping[Any, float] | None) -> None:
     if weights is None:
         return
+    if not isinstance(weights, Mapping):
+        raise InputError(
+            "weights expects a mapping with a number a leg or retriever, such as "
+            f"{{'dense': 0.7, 'sparse': 0.3}}, got {weights!r:.60}. Name them; of retrievers= the "
+            "first is 'retriever_1'."
+        )
     for name, weight in weights.items():
         if not _is_number(weight) or weight < 0:
             raise InputError(f"weight {name!r} expects a finite number ≥ 0, got {weight!r}.")

@@ -1,1 +1,2 @@
+from .encoder_contract import EncoderContract as EncoderContract
 from .index_contract import IndexContract as IndexContract

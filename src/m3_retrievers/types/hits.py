@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.representations import Representations
 
@@ -57,6 +58,7 @@ class Ranking:
         return Ranking(self.ids[:k], self.scores[:k])
 
 
+@guided(page_content="text", document="text", content="text", page="text", node="text")
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer of a search.
@@ -81,6 +83,7 @@ class Hit:
         return markup.hits([self])
 
 
+@guided(ids="[hit.id for hit in hits]", texts="[hit.text for hit in hits]")
 class Hits(list[Hit]):
     """A list of hits, best first, that notebooks show as a table.
 

@@ -68,16 +68,30 @@ class HybridWeights:
         return float(getattr(self, "sparse" if mode == "bm25" else mode))
 
 
-def check_weights(weights: HybridWeights | None, *, default: HybridWeights) -> HybridWeights:
-    """Return the weights, or ``default`` for None; InputError for what is no HybridWeights."""
-    if weights is None:
-        return default
-    if not isinstance(weights, HybridWeights):
-        raise InputError(
-            f"weights expects HybridWeights or None, got {weights!r:.60}. "
-            "Write HybridWeights(dense=1.0, sparse=0.3, colbert=1.0)."
-        )
-    return weights
+def as_weights(given: HybridWeights | Mapping[str, float] | None) -> HybridWeights | None:
+    """Return weights as they are, or those a mapping names; InputError for anything else.
+
+    A list is refused: libraries differ in the order they mean.
+
+    >>> as_weights({"dense": 1, "sparse": 0.5, "colbert": 0})
+    HybridWeights(dense=1, sparse=0.5, colbert=0)
+    """
+    if given is None or isinstance(given, HybridWeights):
+        return given
+    names = {field.name for field in fields(HybridWeights)}
+    if isinstance(given, Mapping) and given and set(given) <= names:
+        return HybridWeights(**given)
+    raise InputError(
+        "weights expects HybridWeights such as HybridWeights(dense=1, sparse=0.3, colbert=1), or a "
+        f"mapping of these names, got {given!r:.80}. Name each number."
+    )
+
+
+def check_weights(
+    weights: HybridWeights | Mapping[str, float] | None, *, default: HybridWeights
+) -> HybridWeights:
+    """Return the weights, or ``default`` for None; see ``as_weights``."""
+    return as_weights(weights) or default
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +150,8 @@ class Plan:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """The modes that every candidate is scored in: the legs, and what the weights add."""
-        scores_dense = "dense" in self.legs or self.weights.dense > 0
+        wants_dense = "dense" in self.legs or self.weights.dense > 0
+        scores_dense = wants_dense and "dense" in self.outputs
         dense: tuple[Mode, ...] = ("dense",) if scores_dense else ()
         lexical = tuple(leg for leg in self.legs if leg != "dense")
         scores_colbert = self.weights.colbert > 0 and "colbert" in self.outputs

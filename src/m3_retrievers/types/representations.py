@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError, MissingOutputError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.packed import MultiVectors, TokenTable
 
 Output: TypeAlias = Literal["dense", "sparse", "colbert", "tokens"]
@@ -22,6 +23,12 @@ Output: TypeAlias = Literal["dense", "sparse", "colbert", "tokens"]
 ALL_OUTPUTS: tuple[Output, ...] = ("dense", "sparse", "colbert")
 
 
+@guided(
+    dense_vecs="dense",
+    lexical_weights="to_flag_embedding()",
+    colbert_vecs="colbert",
+    shape="dense.shape",
+)
 @dataclass(frozen=True, slots=True, eq=False)
 class Representations:
     """What the encoder makes of n texts; an output that was not asked for is None.
@@ -71,6 +78,11 @@ class Representations:
 
     def __getitem__(self, rows: int | slice | NDArray[np.integer[Any]]) -> Representations:
         """Return some of the texts; one integer gives a record of one text, never fewer axes."""
+        if isinstance(rows, str):
+            raise InputError(
+                f"Representations expects row numbers, got {rows!r:.60}. Its outputs are "
+                "attributes: .dense, .sparse, .colbert; FlagEmbedding's: .to_flag_embedding()."
+            )
         if isinstance(rows, int | np.integer):
             rows = [range(len(self))[rows]]  # type: ignore[assignment]
         elif isinstance(rows, slice):

@@ -5,8 +5,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import create_retriever_tool
 
 from m3_retrievers import HybridRetriever, M3Encoder
@@ -120,3 +122,44 @@ def test_everything_takes_an_encoder_by_position_or_by_name(encoder: M3Encoder) 
     sparse = M3SparseRetriever.from_texts(["a"], encoder.name)
     assert M3SparseRetriever(sparse.index, encoder).invoke("a") == sparse.invoke("a")
     assert BM25Retriever(BM25Retriever.from_texts(["a b"]).index).invoke("zz") == []
+
+
+def test_metadatas_and_ids_come_as_langchain_gives_them(encoder: M3Encoder) -> None:
+    """By position, from an array or a generator, None where a text has none."""
+    given: Any = [{"n": 1}, None]
+    for metadatas in (given, np.array(given), iter(given)):
+        made = BM25Retriever.from_texts(["a page", "a river"], metadatas, ids=["1", "2"])
+        assert [d.metadata.get("n") for d in made.invoke("page river")] in ([1, None], [None, 1])
+    with pytest.raises(InputError, match=r"metadatas expects mappings, got str \('a'\)"):
+        M3EnsembleRetriever.from_texts(["x"], encoder, ["a"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"ids expects ids that are strings, got int"):
+        M3VectorStore(encoder).add_texts(["x"], ids=[1])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="metadatas expects one entry a text, got 2 for 1"):
+        M3SparseRetriever.from_texts(["x"], encoder, given)
+    with pytest.raises(InputError, match=r"from_texts got the option 'metadata'.*metadatas=\?"):
+        M3EnsembleRetriever.from_texts(["x"], encoder, metadata=given)
+
+
+def test_k_for_a_stores_retriever_goes_into_search_kwargs(encoder: M3Encoder) -> None:
+    with pytest.raises(InputError, match=r"'k'.*Did you mean search_kwargs=\?"):
+        M3VectorStore(encoder).as_retriever(k=1)
+
+
+@pytest.mark.parametrize("vector", ["a text", [float("nan")] * 16, None, [[1.0]]])
+def test_a_vector_is_a_list_of_finite_numbers(encoder: M3Encoder, vector: Any) -> None:
+    with pytest.raises(InputError, match="A vector expects a list of finite numbers"):
+        M3VectorStore(encoder).similarity_search_by_vector(vector)
+
+
+@pytest.mark.parametrize("answers", [["a text"], None])
+def test_a_retriever_that_finds_no_documents_is_named(answers: Any) -> None:
+    made = M3EnsembleRetriever(retrievers=[RunnableLambda(lambda _: answers)])
+    with pytest.raises(
+        InputError, match=r"retriever_1 expects .*LangChain Documents as its answers"
+    ):
+        made.invoke("q")
+
+
+def test_a_rerankers_arguments_the_wrong_way_round(encoder: M3Encoder) -> None:
+    with pytest.raises(InputError, match="documents expects a list of LangChain Documents"):
+        M3ColbertReranker(encoder).compress_documents("q", [Document("a")])  # type: ignore[arg-type]

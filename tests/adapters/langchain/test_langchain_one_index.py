@@ -74,21 +74,24 @@ def test_a_model_without_sparse_head_gets_a_bm25_leg(
 def test_legs_are_child_runs_and_the_query_is_encoded_once(
     retriever: M3EnsembleRetriever, runs: Any, passes: list[int]
 ) -> None:
-    found = retriever.invoke(QUERY, {"callbacks": [runs]})
+    found = retriever.invoke("which chain asks this for the first time?", {"callbacks": [runs]})
     assert len(passes) == 1
     assert sorted(run["name"] for run in runs.children) == ["dense", "sparse"]
     assert all(run["name"] in run["tags"] for run in runs.children)
     assert runs.started[runs.root]["documents"] == found
 
 
+AWAITED = "what is awaited for the first time?"
+
+
 async def test_async_legs_are_child_runs_and_the_query_is_encoded_once(
     retriever: M3EnsembleRetriever, runs: Any, passes: list[int]
 ) -> None:
-    found = await retriever.ainvoke(QUERY, {"callbacks": [runs]})
+    found = await retriever.ainvoke(AWAITED, {"callbacks": [runs]})
     assert len(passes) == 1
     assert sorted(run["name"] for run in runs.children) == ["dense", "sparse"]
     assert runs.started[runs.root]["documents"] == found
-    assert found == retriever.invoke(QUERY)
+    assert found == retriever.invoke(AWAITED)
 
 
 def test_a_legs_run_reports_its_own_best_documents(

@@ -30,6 +30,7 @@ def test_contents() -> None:
         "M3SparseEmbedding",
         "M3SparseRetriever",
         "M3VectorStore",
+        "SpladeRetriever",
     ]
     assert [name for name in dir(room) if not name.startswith("__")] == room.__all__
     assert all(getattr(room, name).__name__ == name for name in room.__all__)

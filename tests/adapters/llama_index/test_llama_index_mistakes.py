@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.schema import NodeWithScore, TextNode
-from llama_index.core.vector_stores import MetadataFilter
+from llama_index.core.vector_stores import MetadataFilter, VectorStoreQuery
 
 from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder
 from m3_retrievers.errors import FilterError, InputError
@@ -113,3 +113,36 @@ def test_a_storage_context_is_read_back_as_the_readme_says(
     index = load_index_from_storage(again, embed_model=read.embed_model)
     (best,) = index.as_retriever(similarity_top_k=1).retrieve(nodes[0].text)
     assert best.node_id == "0"
+
+
+@pytest.mark.parametrize("given", [[TextNode(text="a")], ["a text"], None])
+def test_a_reranker_takes_what_a_retriever_returns(encoder: M3Encoder, given: Any) -> None:
+    with pytest.raises(InputError, match=r"NodeWithScore.*NodeWithScore\(node=node\)"):
+        M3ColbertRerank(encoder).postprocess_nodes(given, query_str="q")
+
+
+def test_a_store_is_asked_with_a_query(encoder: M3Encoder, nodes: list[TextNode]) -> None:
+    store = M3VectorStore.from_nodes(nodes, encoder)
+    with pytest.raises(InputError, match=r"Write VectorStoreQuery\(query_str="):
+        store.query("the river")  # type: ignore[arg-type]
+    by_name = VectorStoreQuery(query_str="the river", mode="hybrid", similarity_top_k=1)  # type: ignore[arg-type]
+    assert len(store.query(by_name).nodes or ()) == 1
+    with pytest.raises(InputError, match=r"mode expects one of .*got 'bm25'"):
+        store.query(VectorStoreQuery(query_str="q", mode="bm25"))  # type: ignore[arg-type]
+    nowhere = VectorStoreQuery(query_embedding=[float("nan")] * 16, similarity_top_k=1)
+    with pytest.raises(InputError, match="A vector expects a list of finite numbers"):
+        store.query(nowhere)
+
+
+@pytest.mark.parametrize("id", [None, ["a"]])
+def test_what_is_no_id_deletes_nothing(encoder: M3Encoder, id: Any) -> None:
+    store = M3VectorStore.from_nodes([TextNode(id_="a", text="no source")], encoder)
+    with pytest.raises(InputError, match="the id of one document"):
+        store.delete(id)
+    assert store.ids == ["a"]
+
+
+def test_metadata_that_json_cannot_hold(encoder: M3Encoder) -> None:
+    node = TextNode(text="a", metadata={"n": object()})
+    with pytest.raises(InputError, match="metadata JSON can hold"):
+        M3EnsembleRetriever.from_nodes([node], encoder)

@@ -14,8 +14,8 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from m3_retrievers.errors import IndexUnavailableError, InputError, SavedIndexError
-from m3_retrievers.index.multivector import COLBERT_DTYPES, ColbertDtype
 from m3_retrievers.index.pgvector.session import Connection, Session, execute
+from m3_retrievers.index.pgvector.values import TOKEN_DTYPES, TokenDtype
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 _FORMAT, _VERSION = "m3-retrievers index", 1
@@ -81,7 +81,7 @@ class Table:
     name: str
     vector_schema: str
     outputs: tuple[Output, ...]
-    colbert_dtype: ColbertDtype
+    colbert_dtype: TokenDtype
     token_type: int
 
     @property
@@ -107,7 +107,7 @@ def open_table(
     *,
     schema: str | None,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> Table:
     """Return the table of that name, made if there is none.
 
@@ -140,7 +140,7 @@ def open_table(
                 _create(connection, base, make)
                 made = make
     _check_make(session.place, name, made, modes=modes, colbert_dtype=colbert_dtype)
-    dtype: ColbertDtype = made["colbert_dtype"]
+    dtype: TokenDtype = made["colbert_dtype"]
     halfvec, vector = types
     token_type = halfvec if dtype == "float16" else vector
     return replace(base, outputs=tuple(made["modes"]), colbert_dtype=dtype, token_type=token_type)
@@ -199,7 +199,7 @@ def _parsed(value: Any) -> dict[str, Any]:
     return make if isinstance(make, dict) else {}
 
 
-def _token(dtype: ColbertDtype) -> LiteralString:
+def _token(dtype: TokenDtype) -> LiteralString:
     return "halfvec" if dtype == "float16" else "vector"
 
 
@@ -210,7 +210,7 @@ def _check_options(
     name: str,
     schema: str | None,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> None:
     for option, value in (("table", name), ("schema", schema)):
         if value is None and option == "schema":
@@ -223,8 +223,8 @@ def _check_options(
     unknown = modes is not None and [mode for mode in modes if mode not in ALL_OUTPUTS]
     if isinstance(modes, str) or unknown:
         raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
-    if colbert_dtype is not None and colbert_dtype not in COLBERT_DTYPES:
-        raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {colbert_dtype!r}.")
+    if colbert_dtype is not None and colbert_dtype not in TOKEN_DTYPES:
+        raise InputError(f"colbert dtype expects one of {TOKEN_DTYPES}, got {colbert_dtype!r}.")
 
 
 def _check_database(place: str, *, encoding: str, version: str | None) -> None:
@@ -251,7 +251,7 @@ def _check_make(
     make: Mapping[str, Any],
     *,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> None:
     given = {"modes": modes and sorted(modes), "colbert_dtype": colbert_dtype}
     kept = {"modes": sorted(make["modes"]), "colbert_dtype": make["colbert_dtype"]}
