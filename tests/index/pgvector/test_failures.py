@@ -219,6 +219,7 @@ def first_model(dsn, table, fingerprint, together, told):
     index.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_of_processes_that_are_first_with_a_model_each_one_wins(dsn, table):
     context = multiprocessing.get_context("fork")
     together, told = context.Barrier(4), context.Queue()
