@@ -49,12 +49,12 @@ def _opened(address: str, encoder: M3Encoder, legs: Sequence[Mode] | None) -> An
     if legs is None or (path is not None and path.exists()):
         return _persistent(open_index(address, create=legs is not None), address)
     plan = plan_for(encoder, legs=legs)
-    modes: frozenset[Mode] = frozenset(encoded_modes(plan.modes))
+    modes = frozenset(encoded_modes(plan.modes))
     if "bm25" in plan.legs:
         return open_index(address, modes=encoded_modes(plan.modes), weighting=BM25())
     if path is None:  # a server, which may have the collection, made with other weights
         index = _persistent(open_index(address), address)
-        if index.note() or index.modes == modes:
+        if index.note() or set(index.modes) == set(modes):
             return index
         index.close()
     return open_index(address, modes=encoded_modes(plan.modes))
