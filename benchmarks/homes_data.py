@@ -96,7 +96,7 @@ def real(
     work: Path, *, documents: int, queries: int
 ) -> tuple[list[Record], Representations, list[Query]]:
     """Return passages of the standard library and questions, encoded once by m3-mini."""
-    encoder = M3Encoder.from_pretrained("m3-mini", document_max_length=128)
+    encoder = M3Encoder.from_pretrained("m3-mini", document_max_length=32)
     texts = standard_library_texts(documents)
     asked = standard_library_questions(queries)
     encoded = _kept(work / "documents", lambda: encoder.encode_documents(texts, show_progress=True))
