@@ -34,8 +34,9 @@ def installed() -> bool:
 class Server:
     """A server in a folder; ``dsn`` connects to it as its superuser."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
+        self._settings = {**_SETTINGS, **settings}
         self.data = folder / "data"
         # PostgreSQL refuses to run as root
         self._user = {"user": "nobody"} if os.geteuid() == 0 else {}
@@ -55,7 +56,7 @@ class Server:
         )  # fmt: skip
 
     def start(self) -> None:
-        options = " ".join(f"-c {name}='{value}'" for name, value in _SETTINGS.items())
+        options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
         options += f" -k {self.folder}"
         self._run(
             "pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", options, "start"

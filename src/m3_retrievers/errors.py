@@ -18,6 +18,8 @@
     │   ├── IndexModelError              it was built by another model
     │   └── IndexLockedError             another process is writing it
     ├── IndexUnavailableError (ConnectionError)  closed, unreachable, or too slow to answer
+    ├── EncoderUnavailableError (ConnectionError)  a model's server: unreachable, busy, too slow
+    ├── EncoderAnswerError (ValueError)  a model's server refuses, or its answer cannot be right
     ├── TrainingError (RuntimeError)     training went where it cannot succeed
     ├── MissingOutputError (ValueError)  a score needs an output that was not computed
     ├── UnknownNameError (AttributeError)    a name of another library; here it is called so
@@ -40,6 +42,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 
@@ -111,6 +116,14 @@ class IndexUnavailableError(M3Error, ConnectionError):
     """An index was closed, or its engine cannot be reached, fails, or does not answer in time."""
 
 
+class EncoderUnavailableError(M3Error, ConnectionError):
+    """A model's server cannot be reached, is busy, fails, or does not answer in time."""
+
+
+class EncoderAnswerError(M3Error, ValueError):
+    """A model's server refuses a request, or answers what cannot be an answer to it."""
+
+
 class MissingOutputError(M3Error, ValueError):
     """A score needs a representation that was not computed."""
 
@@ -176,11 +189,36 @@ _BETWEEN = {
 }
 
 
+# Where warnings go instead, in this thread or task.
+_COLLECTED: ContextVar[list[tuple[type[M3Warning], str]] | None] = ContextVar(
+    "collected", default=None
+)
+
+
+@contextmanager
+def collected() -> Iterator[list[tuple[type[M3Warning], str]]]:
+    """Gather this thread's warnings of the package instead of giving them.
+
+    Python's own way to catch warnings holds for the whole process, so a server that works for
+    several callers at once could not tell whose they are.
+    """
+    found: list[tuple[type[M3Warning], str]] = []
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)
+
+
 def warn(message: str, category: type[M3Warning]) -> None:
     """Give a warning that names the caller's line, however deep inside the package it arises.
 
     A worker thread has no caller's line; there it names the thread's own first line.
     """
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append((category, message))
+        return
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _room(frame) in _BETWEEN:
         frame, level = frame.f_back, level + 1

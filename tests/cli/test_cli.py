@@ -32,7 +32,7 @@ def test_the_command_starts_in_a_process_of_its_own(tmp_path):
 
 def test_help_names_every_command(run):
     shown = run("--help").out
-    for command in ("index", "search", "demo", "train", "mine", "evaluate", "doctor"):
+    for command in ("index", "search", "serve", "demo", "train", "mine", "evaluate", "doctor"):
         assert command in shown
 
 

@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+Model = Annotated[str, typer.Option(help="A hub id, a folder, m3-mini, m3-mini-multilingual.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -141,6 +141,51 @@ def copy(
 
     with warnings_as_messages():
         run(source, target, as_json=json)
+
+
+@app.command()
+def serve(
+    index: Annotated[
+        str | None,
+        typer.Argument(help="A saved index, or an address; without one, the model alone."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A hub id or a model folder; may be left out for m3-mini."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="M3_RETRIEVERS_API_KEY",
+            help="What clients have to send as a bearer token; in the environment nobody sees it.",
+        ),
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of texts that share a pass; what suits the device."),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(help="Texts that may wait; more are told to come again.")
+    ] = 1024,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which an answer is given up.")
+    ] = 60.0,
+) -> None:
+    """Serve a model, and an index if there is one, to clients of OpenAI, TEI and HttpEncoder."""
+    from m3_retrievers.cli.serve import run
+
+    run(
+        index,
+        model=model,
+        host=host,
+        port=port,
+        api_key=api_key,
+        batch_tokens=max_batch_tokens,
+        queue=queue,
+        timeout=timeout,
+    )
 
 
 @app.command()

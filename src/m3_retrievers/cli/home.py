@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.console import legs_for
+from m3_retrievers.cli.destination import load, model_of
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import PersistentIndex
@@ -33,6 +35,20 @@ def retriever_at(address: str, encoder: M3Encoder, *, create: bool) -> Iterator[
         index.close()
 
 
+def retriever_in(index: str, encoder: M3Encoder) -> AbstractContextManager[HybridRetriever]:
+    """Return a context with the retriever over an index in a folder, a file or an engine."""
+    home = parse_address(index)
+    if home.engine == "sqlite":
+        return nullcontext(load(Path(home.target), encoder))
+    return retriever_at(index, encoder, create=False)
+
+
+def built_by(index: str) -> Mapping[str, Any]:
+    """Return the record of the model that built an index, wherever it is; {} for none."""
+    home = parse_address(index)
+    return model_of(Path(home.target)) if home.engine == "sqlite" else model_at(index)
+
+
 def model_at(address: str) -> dict[str, Any]:
     """Return the record of the model that built the index at an address; {} for none."""
     index = _persistent(open_index(address, create=False), address)
@@ -49,12 +65,12 @@ def _opened(address: str, encoder: M3Encoder, legs: Sequence[Mode] | None) -> An
     if legs is None or (path is not None and path.exists()):
         return _persistent(open_index(address, create=legs is not None), address)
     plan = plan_for(encoder, legs=legs)
-    modes = frozenset(encoded_modes(plan.modes))
+    modes: frozenset[Mode] = frozenset(mode for mode in plan.modes if mode != "bm25")
     if "bm25" in plan.legs:
         return open_index(address, modes=encoded_modes(plan.modes), weighting=BM25())
     if path is None:  # a server, which may have the collection, made with other weights
         index = _persistent(open_index(address), address)
-        if index.note() or set(index.modes) == set(modes):
+        if index.note() or index.modes == modes:
             return index
         index.close()
     return open_index(address, modes=encoded_modes(plan.modes))

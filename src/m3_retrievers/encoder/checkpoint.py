@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from m3_retrievers.encoder.adapter import merge
+from m3_retrievers.encoder.e5 import load_packed
 from m3_retrievers.encoder.heads import Heads, load_heads
-from m3_retrievers.encoder.pieces import Frame, find_frame
+from m3_retrievers.encoder.mini import CHARACTER_MAP
+from m3_retrievers.encoder.pieces import Frame
 from m3_retrievers.encoder.pretrained import load_backbone, load_tokenizer
 from m3_retrievers.encoder.source import Pooling, Source
+from m3_retrievers.encoder.vocabulary import read_vocabulary
 from m3_retrievers.errors import CheckpointError
 
 # A CLS, a token and a SEP: less cannot hold a text.
 _SHORTEST = 3
-# How XLM-R's pieces spell the beginning of a word; alone it stands for white space.
-_WORD_MARK = "▁"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,27 +46,31 @@ class Checkpoint:
 
 def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return the model in memory. Raises CheckpointError where a file is torn or incomplete."""
-    backbone = load_backbone(source.folder, dtype if source.adapter is None else torch.float32)
+    # a delta is added in float32
+    read_as = dtype if source.adapter is None else torch.float32
+    if source.packed is None:
+        backbone, tokenizer = load_backbone(source.folder, read_as), load_tokenizer(source.folder)
+    else:
+        backbone, tokenizer = load_packed(source.packed, CHARACTER_MAP, read_as)
     if source.adapter is not None:
         merge(source.adapter, backbone)
         backbone.to(dtype)
     config = backbone.config
     heads = load_heads(source.heads_folder, source.heads, hidden_size=config.hidden_size)
-    tokenizer = load_tokenizer(source.folder)
     _check_tokenizer(tokenizer, source, vocabulary_size=config.vocab_size)
-    special = ("cls_token_id", "eos_token_id", "sep_token_id", "pad_token_id", "unk_token_id")
-    ids = {getattr(tokenizer, name, None) for name in special}
-    mark = tokenizer.backend_tokenizer.token_to_id(_WORD_MARK)
+    known = read_vocabulary(
+        tokenizer, max_length=_longest(config, source), vocabulary_size=config.vocab_size
+    )
     return Checkpoint(
         backbone=backbone.to(device),
         heads=heads.to(device),
         tokenizer=tokenizer,
-        frame=find_frame(tokenizer),
+        frame=known.frame,
         pooling=source.pooling,
-        max_length=_longest(config, source),
-        dropped_ids=tuple(sorted(one for one in ids if one is not None)),
-        unknown_id=getattr(tokenizer, "unk_token_id", None),
-        blank_ids=() if mark is None else (mark,),
+        max_length=known.max_length,
+        dropped_ids=known.dropped_ids,
+        unknown_id=known.unknown_id,
+        blank_ids=known.blank_ids,
         pad_id=tokenizer.pad_token_id,
         vocabulary_size=config.vocab_size,
     )

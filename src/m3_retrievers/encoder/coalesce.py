@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from m3_retrievers.errors import M3Error, M3Warning
+from m3_retrievers.errors import EncoderUnavailableError, M3Error, M3Warning
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,6 +23,7 @@ class _Ticket(Generic[Item, Result]):
         self.item = item
         self.taken = False
         self.results: list[Result] = []
+        self.unavailable = ""
 
 
 class Coalesced(Generic[Item, Result]):
@@ -43,6 +44,8 @@ class Coalesced(Generic[Item, Result]):
                 self._serve()
         if ticket.results:
             return ticket.results[0]
+        if ticket.unavailable:
+            raise EncoderUnavailableError(ticket.unavailable)
         # an item whose batch failed is tried alone, so that each caller sees its own error, and
         # one at a time, because what failed may have been memory
         with self._turn:
@@ -55,6 +58,13 @@ class Coalesced(Generic[Item, Result]):
             ticket.taken = True
         try:
             results = self._run([ticket.item for ticket in batch])
+        except EncoderUnavailableError as error:
+            if len(batch) == 1:
+                raise
+            # a server that does not answer fails all alike; to ask it for each would take hours
+            for ticket in batch:
+                ticket.unavailable = str(error)
+            return
         except (M3Error, M3Warning, MemoryError, RuntimeError):
             # RuntimeError is what torch raises for memory that ran out, among other things
             if len(batch) == 1:

@@ -22,13 +22,17 @@ class Collector:
     the pieces' vectors, sparse the maximum of each term, as within a piece, and ColBERT
     keeps the vectors of all pieces. A text of unknown tokens alone matches nothing: its dense
     row is 0, and it has neither terms nor vectors, so that each of its scores is 0.
+
+    without_vector: how many tokens of a piece, besides its CLS, have no ColBERT vector.
     """
 
-    def __init__(self, pieces: Sequence[Piece], *, texts: int) -> None:
+    def __init__(self, pieces: Sequence[Piece], *, texts: int, without_vector: int = 0) -> None:
         self._pieces = pieces
         self._texts = texts
         self._ends = offsets_of([len(piece.ids) for piece in pieces])
-        self._vector_ends = offsets_of([len(piece.ids) - len(piece.cls_places) for piece in pieces])
+        self._vector_ends = offsets_of(
+            [len(piece.ids) - len(piece.cls_places) - without_vector for piece in pieces]
+        )
         self._owner = np.array([piece.text for piece in pieces], np.int64)
         self._dense: NDArray[np.float32] | None = None
         self._weights: NDArray[np.float32] | None = None

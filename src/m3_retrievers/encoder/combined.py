@@ -10,6 +10,7 @@ from typing import Any
 from m3_retrievers.encoder.base import BaseEncoder, Encoder
 from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.encoder.embeddings import EmbeddingsEncoder
+from m3_retrievers.encoder.settings import weights_for
 from m3_retrievers.errors import InputError, MissingHeadError
 from m3_retrievers.habits import guided
 from m3_retrievers.types.plan import HybridWeights, check_weights
@@ -49,7 +50,7 @@ class CombinedEncoder(BaseEncoder):
                 "CombinedEncoder expects some of dense=, sparse= and colbert=, got none. Give the "
                 "encoder of each output."
             )
-        self._weights = check_weights(weights, default=_weights_for(self.outputs))
+        self._weights = check_weights(weights, default=weights_for(self.outputs))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the parts."""
@@ -138,14 +139,6 @@ def _part(given: Any, output: Output) -> Encoder:
             f"{part.outputs}. Give another one."
         )
     return part
-
-
-def _weights_for(outputs: Sequence[Output]) -> HybridWeights:
-    """Return the paper's weights, of the outputs there are."""
-    paper = HybridWeights()
-    return HybridWeights(
-        **{name: getattr(paper, name) if name in outputs else 0 for name in ALL_OUTPUTS}
-    )
 
 
 def _combined(parts: dict[str, Any], weights: HybridWeights) -> CombinedEncoder:

@@ -8,7 +8,9 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from m3_retrievers.checks import check_texts
 from m3_retrievers.encoder.base import BaseEncoder
@@ -17,7 +19,7 @@ from m3_retrievers.encoder.encoding import encode
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts
+from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -85,7 +87,7 @@ class M3Encoder(BaseEncoder):
         batch_tokens: int | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> M3Encoder:
-        """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
+        """Return an encoder for a hub id, a folder, ``"m3-mini"`` or ``"m3-mini-multilingual"``.
 
         device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
         dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are
@@ -185,6 +187,16 @@ class M3Encoder(BaseEncoder):
             settings=self.settings,
             vectors="colbert" in self.outputs,
         )
+
+    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
+        """Return (n,) how many tokens of each text enter the model, without running it.
+
+        Warns and raises as encoding would.
+        """
+        reading = read_texts(
+            self.checkpoint, check_texts(texts), query=query, settings=self.settings, name=self.name
+        )
+        return token_counts(reading)
 
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's spelling of sparse columns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,8 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
+from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
+from m3_retrievers.encoder.source import Pooling
 from m3_retrievers.types.representations import Output
+
+
+class Projecting(Protocol):
+    """What ``project`` asks of a model, whose backbone may run elsewhere."""
+
+    @property
+    def heads(self) -> Heads: ...
+    @property
+    def pooling(self) -> Pooling: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +83,7 @@ def hidden_states(model: Checkpoint, batch: Padded) -> Tensor:
 
 
 def project(
-    model: Checkpoint,
+    model: Projecting,
     hidden: Tensor,
     batch: Padded,
     *,

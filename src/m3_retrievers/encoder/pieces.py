@@ -122,9 +122,14 @@ def tokenize(
     return [found[row] for row in range(len(full))]
 
 
+def without_surrogates(text: str) -> str:
+    """Return the text with U+FFFD for each lone surrogate, which no tokenizer accepts."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
 def _encode(backend: Any, texts: Sequence[str], skipped: int, *, spans: bool) -> list[Tokens]:
     """Return the tokens of whole texts; spans count from the character ``skipped`` on."""
-    clean = [_SURROGATES.sub("\ufffd", text) for text in texts]
+    clean = [without_surrogates(text) for text in texts]
     if not spans:
         encoded = backend.encode_batch_fast(clean, add_special_tokens=False)
         return [Tokens(np.asarray(one.ids, np.int64)) for one in encoded]

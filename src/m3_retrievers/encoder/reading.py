@@ -107,6 +107,14 @@ def read_texts(
     return Reading(different or [""], tokens, pieces, unread, given)
 
 
+def token_counts(reading: Reading) -> NDArray[np.int64]:
+    """Return (n,) how many tokens of each text of the call enter the model, frames included."""
+    counts = np.zeros(len(reading.texts), np.int64)
+    for piece in reading.pieces:
+        counts[piece.text] += len(piece.ids)
+    return counts[reading.given]
+
+
 def run_pieces(
     reading: Reading,
     run: Callable[[NDArray[np.int64]], None],

@@ -10,6 +10,7 @@ import torch
 
 from m3_retrievers.encoder.pieces import TRUNCATIONS, Truncation
 from m3_retrievers.errors import InputError, MissingHeadError
+from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -138,3 +139,15 @@ def choose_outputs(
     if not asked:
         raise InputError(f"outputs expects a list with some of {known}, got none.")
     return tuple(name for name in known if name in asked)
+
+
+def weights_for(outputs: Sequence[Output]) -> HybridWeights:
+    """Return the paper's weights, of the outputs there are.
+
+    >>> weights_for(("dense", "sparse"))
+    HybridWeights(dense=1.0, sparse=0.3, colbert=0)
+    """
+    paper = HybridWeights()
+    return HybridWeights(
+        **{name: getattr(paper, name) if name in outputs else 0 for name in ALL_OUTPUTS}
+    )

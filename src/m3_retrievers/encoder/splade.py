@@ -8,13 +8,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from m3_retrievers.checks import check_k, check_texts
 from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts
+from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -103,15 +105,13 @@ class SpladeEncoder(BaseEncoder):
         batch_tokens: int | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> SpladeEncoder:
-        """Return an encoder for a hub id or a folder of a masked-language model.
+        """Return an encoder for a hub id or a folder; what is not named is as for ``M3Encoder``.
 
         documents: another model for documents (efficient SPLADE has two).
-        query_weights: queries without a model: ``"ones"`` gives each token of the query the
-            weight 1 (SPLADE-doc), a JSON file {token: weight} its own (OpenSearch's idf.json).
-            None takes what the folder holds.
-        pooling: ``"max"`` or ``"sum"``, activation: ``"relu"`` or ``"log1p_relu"``; None takes
-            what the folder says, else the first. top_terms: of a document, the largest kept.
-        device, dtype, revision, truncation, lengths, batch_tokens, keep: as for ``M3Encoder``.
+        query_weights: queries without a model: ``"ones"`` weighs each token 1 (SPLADE-doc), a
+            JSON file {token: weight} as it says (OpenSearch); None takes what the folder holds.
+        pooling: ``"max"`` or ``"sum"``; activation: ``"relu"`` or ``"log1p_relu"``; None is the
+            folder's, else the first. top_terms: of a document, the largest kept.
 
         Raises CheckpointError for a model that is not whole, InputError for an option.
         """
@@ -195,6 +195,20 @@ class SpladeEncoder(BaseEncoder):
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's spelling of sparse columns."""
         return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
+
+    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
+        """Return (n,) how many tokens of each text enter the model, without running it.
+
+        Warns and raises as encoding would.
+        """
+        reading = read_texts(
+            self._side(query),
+            check_texts(texts),
+            query=query,
+            settings=self.settings,
+            name=self.name,
+        )
+        return token_counts(reading)
 
     def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
         """Return a text's tokens, each with the weight that the text gives its term."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.encoder.reading import Reader
 from m3_retrievers.encoder.settings import Settings
@@ -15,22 +14,25 @@ from m3_retrievers.types.tokens import TokenView
 
 
 def view(
-    model: Checkpoint,
+    model: Reader,
     text: str,
     seen: Sequence[TokenWeight],
     *,
     query: bool,
     settings: Settings,
     vectors: bool,
+    end_vector: bool = True,
 ) -> TokenView:
     """Return the view of a text of which the tokens ``seen`` were read.
 
-    vectors: whether each token has a ColBERT vector.
+    vectors: whether each token has a ColBERT vector. end_vector: whether the tokens behind a
+    text (EOS) have one, too.
     """
     unseen = unseen_tokens(model, text, len(seen), query=query, settings=settings)
     if not vectors:
         return TokenView(tuple(seen), unseen)
-    return TokenView(tuple(seen), unseen, *_vectors(model, seen, query=query, settings=settings))
+    labelled = _vectors(model, seen, query=query, settings=settings, end_vector=end_vector)
+    return TokenView(tuple(seen), unseen, *labelled)
 
 
 def tokens_of(tokens: Tokens, stop: int, weights: Mapping[int, float]) -> tuple[TokenWeight, ...]:
@@ -50,7 +52,12 @@ def unseen_tokens(model: Reader, text: str, seen: int, *, query: bool, settings:
 
 
 def _vectors(
-    model: Checkpoint, seen: Sequence[TokenWeight], *, query: bool, settings: Settings
+    model: Reader,
+    seen: Sequence[TokenWeight],
+    *,
+    query: bool,
+    settings: Settings,
+    end_vector: bool,
 ) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
     """Return each ColBERT vector's token, None for a special one, and its spelling."""
     limit = settings.query_max_length if query else settings.document_max_length
@@ -64,7 +71,8 @@ def _vectors(
     )
     spell = model.tokenizer.convert_ids_to_tokens
     # the first token of the frame, CLS, gives no vector, and neither does one among the text
-    before, after = spell(list(model.frame.before[1:])), spell(list(model.frame.after))
+    before = spell(list(model.frame.before[1:]))
+    after = spell(list(model.frame.after)) if end_vector else []
     places: list[int | None] = []
     labels: list[str] = []
     for piece in pieces:

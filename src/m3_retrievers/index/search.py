@@ -69,7 +69,7 @@ def score(
     """
     wanted = list(dict.fromkeys(ids))
     with index.snapshot():
-        check_known(wanted, index)
+        check_known(wanted, set(index.in_order(wanted)))
         candidates = _candidates(index, query, plan, wanted)
         best = candidates.best(index, None)
     return Hits(best if best is not None else candidates.encoded(encode, None))

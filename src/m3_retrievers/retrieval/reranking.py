@@ -13,7 +13,7 @@ from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.distinct import distinct_texts
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import HybridWeights, check_weights
-from m3_retrievers.types.representations import ALL_OUTPUTS, Output
+from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 COLBERT_ONLY = HybridWeights(dense=0.0, sparse=0.0, colbert=1.0)
 
@@ -43,15 +43,27 @@ def rerank(
     Raises MissingHeadError if the model has none of the weighted modes.
     """
     weights = check_weights(weights, default=encoder.default_weights)
-    outputs = _outputs(encoder, weights)
+    outputs = reranking_outputs(encoder, weights)
     asked = encoder.encode_query(query, outputs=outputs)
     checked = check_texts(texts)
-    if not checked:
-        return []
     given = encoder.encode_documents(checked, outputs=outputs)
+    return reranked(asked, given, checked, weights=weights)
+
+
+def reranked(
+    asked: Representations,
+    given: Representations,
+    texts: Sequence[str],
+    *,
+    weights: HybridWeights,
+) -> list[Reranked]:
+    """Return what ``rerank`` does, of a query and texts that were encoded already."""
+    if not texts:
+        return []
+    outputs = given.outputs
     # Each text is scored once, and the score given to all its places: a product of matrices may
     # round equal rows differently, and a tie would no longer keep the input's order.
-    _, rows = distinct_texts(checked)
+    _, rows = distinct_texts(texts)
     _, first = np.unique(rows, return_index=True)
     once = given[first]
     parts: dict[str, Floats] = {
@@ -70,7 +82,7 @@ def rerank(
     ]
 
 
-def _outputs(encoder: Encoder, weights: HybridWeights) -> tuple[Output, ...]:
+def reranking_outputs(encoder: Encoder, weights: HybridWeights) -> tuple[Output, ...]:
     """Return the modes that count and that the model has; if it has none, those that count."""
     weighted = tuple(mode for mode in ALL_OUTPUTS if getattr(weights, mode) > 0)
     return tuple(mode for mode in weighted if mode in encoder.outputs) or weighted

@@ -87,6 +87,7 @@ def admitted(dsn):
 @example({"f": {"$eq": [1]}}, [{"f": [1.0]}, {"f": [[1]]}, {"f": [True]}, {"f": 1}])
 @example({"f": {"$eq": {"a": 1}}}, [{"f": {"a": 1, "b": 2}}, {"f": [{"a": 1}]}, {"f": {"a": 1}}])
 @example({"f": None}, [{"f": None}, {}, {"f": [None]}, {"f": "null"}])
+@example({"\ud800": 1}, [{"\ud800": 1}, {"\ud800": [1]}, {"\ud800": 2}, {}])
 @example({"f": {"$ne": 1}}, [{}, {"f": None}, {"f": 1}, {"f": [2, 1]}])
 def test_a_filter_admits_in_sql_what_its_definition_does(admitted, filter, documents):
     passes = compile_filter(filter)

@@ -79,7 +79,7 @@ class _Translation:
     def _among(self, field: Field, options: tuple[Any, ...]) -> sql.Composable:
         """Return the condition of $in; scalars by containment, which an index answers."""
         options = tuple(option for option in options if not _holds_infinity(option))
-        name, scalars, parts = written(field.name), [], []
+        name, scalars, parts = field.name, [], []
         for option in options:
             if isinstance(option, Mapping | list | tuple):
                 parts.append(self._same(field, _json(option)))

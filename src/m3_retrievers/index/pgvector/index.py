@@ -19,9 +19,8 @@ from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import named_for_delete
 from m3_retrievers.index.engine import EngineIndex, output_of
 from m3_retrievers.index.incoming import check_query
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.pgvector.answers import ranking_of, result_of
-from m3_retrievers.index.pgvector.values import read
+from m3_retrievers.index.pgvector.values import TokenDtype, read
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import Mode, Plan
@@ -71,7 +70,7 @@ class PgVectorIndex(EngineIndex):
         table: str = "m3_documents",
         schema: str | None = None,
         modes: Sequence[Output] | None = None,
-        colbert_dtype: ColbertDtype | None = None,
+        colbert_dtype: TokenDtype | None = None,
         timeout: float = 30.0,
         approximate: bool = False,
     ) -> None:

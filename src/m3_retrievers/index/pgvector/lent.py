@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from psycopg import sql
+from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import TransactionStatus
 
 from m3_retrievers.errors import IndexUnavailableError, InputError
@@ -50,8 +51,10 @@ class Lent:
                     "a new PgVectorIndex on one that is open."
                 )
             connection = self._connection
-            idle = connection.info.transaction_status == TransactionStatus.IDLE
-            if idle and not connection.autocommit:
+            status = connection.info.transaction_status
+            if status == TransactionStatus.INERROR:
+                raise InFailedSqlTransaction
+            if status == TransactionStatus.IDLE and not connection.autocommit:
                 # begins their transaction, which the block below would begin and commit
                 execute(connection, sql.SQL("SELECT"))
             with connection.transaction():

@@ -25,8 +25,12 @@ T = TypeVar("T")
 # Connections kept for threads that search at once; one more waits for one to come back.
 _AT_ONCE = 8
 # The server ends a statement that takes too long; should it be past that, we stop waiting.
-_GRACE = 0.5
+_GRACE, _WAKES = 0.5, 0.1
 
+_SET = sql.SQL(
+    "SELECT set_config(name, value, false) "
+    "FROM unnest({}::text[], {}::text[]) AS settings (name, value)"
+).format(sql.Placeholder("names"), sql.Placeholder("values"))
 _UNDONE = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -35,8 +39,12 @@ class _Timed(psycopg.Connection[Any]):
 
     seconds: float = math.inf
 
-    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-        return super().wait(_bounded(gen, time.monotonic() + self.seconds), *args, **options)
+    def wait(
+        self, gen: Generator[Any, Any, Any], interval: float = _WAKES, timeout: float | None = None
+    ) -> Any:
+        # the first releases of 3.2 have no timeout=
+        until = time.monotonic() + min(self.seconds, timeout or math.inf)
+        return super().wait(_bounded(gen, until), interval)
 
 
 def _bounded(gen: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:
@@ -168,9 +176,9 @@ class Own:
         )
         connection.seconds = (self.timeout or math.inf) + _GRACE
         try:
-            for name, value in self._settings.items():
-                query = sql.SQL("SELECT set_config({}, {}, false)")
-                execute(connection, query.format(sql.Literal(name), sql.Literal(value)))
+            execute(
+                connection, _SET, {"names": [*self._settings], "values": [*self._settings.values()]}
+            )
         except psycopg.Error:
             connection.close()
             raise

@@ -19,8 +19,14 @@ from psycopg.pq import Format
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.multivector import ColbertDtype
-from m3_retrievers.index.pgvector.values import comparable, folded, json_written, key_of, written
+from m3_retrievers.index.pgvector.values import (
+    TokenDtype,
+    comparable,
+    folded,
+    json_written,
+    key_of,
+    written,
+)
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.packed import Floats, MultiVectors
 from m3_retrievers.types.representations import Output, Representations
@@ -79,7 +85,7 @@ def rows_of(
     representations: Representations,
     *,
     outputs: Sequence[Output],
-    colbert_dtype: ColbertDtype,
+    colbert_dtype: TokenDtype,
     token_type: int,
 ) -> Iterator[tuple[str | bytes | None, ...]]:
     """Yield the columns of each record: key, id, text, metadata three times, representations.
@@ -129,7 +135,7 @@ def _sparse(rows: sp.csr_array) -> Iterator[bytes]:
         yield head + indices[first:last].tobytes() + data[first:last].tobytes()
 
 
-def _colbert(rows: MultiVectors, dtype: ColbertDtype, token_type: int) -> Iterator[bytes]:
+def _colbert(rows: MultiVectors, dtype: TokenDtype, token_type: int) -> Iterator[bytes]:
     items = np.empty(len(rows.vectors), _items(dtype, rows.dimension))
     items["length"] = items.dtype.itemsize - 4
     items["width"], items["unused"], items["vector"] = rows.dimension, 0, rows.vectors
@@ -139,7 +145,7 @@ def _colbert(rows: MultiVectors, dtype: ColbertDtype, token_type: int) -> Iterat
         yield head + dimensions + items[first:last].tobytes()
 
 
-def _items(dtype: ColbertDtype, width: int) -> np.dtype[Any]:
+def _items(dtype: TokenDtype, width: int) -> np.dtype[Any]:
     """Return the layout of one vector in a binary array: its bytes, its length, its values."""
     real = ">f2" if dtype == "float16" else ">f4"
     return np.dtype(
@@ -174,7 +180,7 @@ def sparse_of(rows: Sequence[bytes], width: int) -> sp.csr_array:
     return sp.csr_array(parts, shape=(len(rows), width))
 
 
-def colbert_of(rows: Sequence[bytes], width: int, dtype: ColbertDtype) -> MultiVectors:
+def colbert_of(rows: Sequence[bytes], width: int, dtype: TokenDtype) -> MultiVectors:
     """Return token vectors as ``array_send`` gives them, in the dtype they are kept in."""
     layout = _items(dtype, width)
     found = [

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, LiteralString
 
 from psycopg import sql
 
 from m3_retrievers.errors import IndexUnavailableError, InputError, SavedIndexError
-from m3_retrievers.index.multivector import COLBERT_DTYPES, ColbertDtype
 from m3_retrievers.index.pgvector.session import Connection, Session, execute
+from m3_retrievers.index.pgvector.values import TOKEN_DTYPES, TokenDtype
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 _FORMAT, _VERSION = "m3-retrievers index", 1
@@ -24,22 +24,22 @@ _LONGEST = 63 - len("_note")
 _LOWEST = (0, 7)  # of pgvector, the first with sparsevec and halfvec
 
 _FACTS = sql.SQL("""
-SELECT coalesce({schema}::text, current_schema()),
-       EXISTS (SELECT FROM pg_catalog.pg_namespace
-               WHERE nspname = coalesce({schema}::text, current_schema())),
+WITH named AS (SELECT coalesce({schema}::text, current_schema()) AS schema),
+     vector AS (SELECT extversion, extnamespace, nspname FROM pg_catalog.pg_extension
+                JOIN pg_catalog.pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector')
+SELECT schema,
+       EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = schema),
        current_setting('server_encoding'),
-       (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'),
-       (SELECT nspname FROM pg_catalog.pg_extension e
-        JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'vector')
-""").format(schema=sql.Placeholder("schema"))
-_THERE = sql.SQL("""
-SELECT relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-WHERE nspname = {} AND relname = ANY ({})
-""").format(sql.Placeholder("schema"), sql.Placeholder("names"))
-_TYPE = sql.SQL("""
-SELECT t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = typnamespace
-WHERE nspname = {} AND typname = {}
-""").format(sql.Placeholder("schema"), sql.Placeholder("name"))
+       (SELECT extversion FROM vector),
+       (SELECT nspname FROM vector),
+       ARRAY (SELECT relname::text FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+              WHERE nspname = schema AND relname = ANY ({names})),
+       ARRAY (SELECT t.oid::bigint FROM pg_catalog.pg_type t
+              JOIN vector ON extnamespace = typnamespace
+              WHERE typname IN ('vector', 'halfvec') ORDER BY typname)
+FROM named
+""").format(schema=sql.Placeholder("schema"), names=sql.Placeholder("names"))
 _LOCK = sql.SQL("SELECT pg_advisory_xact_lock(hashtext({}), hashtext({}))").format(
     sql.Placeholder("format"), sql.Placeholder("table")
 )
@@ -80,7 +80,7 @@ class Table:
     name: str
     vector_schema: str
     outputs: tuple[Output, ...]
-    colbert_dtype: ColbertDtype
+    colbert_dtype: TokenDtype
     token_type: int
 
     @property
@@ -106,7 +106,7 @@ def open_table(
     *,
     schema: str | None,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> Table:
     """Return the table of that name, made if there is none.
 
@@ -117,8 +117,8 @@ def open_table(
     another make or with other modes, IndexUnavailableError without pgvector.
     """
     _check_options(name, schema, modes, colbert_dtype)
-    params = {"schema": schema}
-    [(found, exists, encoding, version, vector_schema)] = session.fetch(_FACTS, params)
+    facts = {"schema": schema, "names": [name, f"{name}_note"]}
+    [(found, exists, encoding, version, vector_schema, there, types)] = session.fetch(_FACTS, facts)
     _check_database(session.place, encoding=encoding, version=version)
     if found is None or not exists:
         raise InputError(
@@ -126,22 +126,23 @@ def open_table(
             "stands for the first of the search path."
         )
     base = Table(found, name, vector_schema, (), "float16", 0)
-    made = _read_make(session, base)
+    made = _read_make(session, base, there)
     if made is None:
         wanted = tuple(one for one in ALL_OUTPUTS if modes is None or one in modes)
         make: dict[str, Any] = {"modes": list(wanted), "colbert_dtype": colbert_dtype or "float16"}
         with session.transaction() as connection:
             # one process makes it, the others wait and find it
             execute(connection, _LOCK, {"format": _FORMAT, "table": f"{found}.{name}"})
-            made = _read_make(session, base)
+            [(*_, there, _)] = session.fetch(_FACTS, facts)
+            made = _read_make(session, base, there)
             if made is None:
                 _create(connection, base, make)
                 made = make
     _check_make(session.place, name, made, modes=modes, colbert_dtype=colbert_dtype)
-    dtype: ColbertDtype = made["colbert_dtype"]
-    found_type = {"schema": vector_schema, "name": _token(dtype)}
-    [(token_type,)] = session.fetch(_TYPE, found_type)
-    return Table(found, name, vector_schema, tuple(made["modes"]), dtype, token_type)
+    dtype: TokenDtype = made["colbert_dtype"]
+    halfvec, vector = types
+    token_type = halfvec if dtype == "float16" else vector
+    return replace(base, outputs=tuple(made["modes"]), colbert_dtype=dtype, token_type=token_type)
 
 
 def _create(connection: Connection, table: Table, make: Mapping[str, Any]) -> None:
@@ -160,17 +161,14 @@ def _create(connection: Connection, table: Table, make: Mapping[str, Any]) -> No
     execute(connection, insert, {"make": value})
 
 
-def _read_make(session: Session, table: Table) -> dict[str, Any] | None:
+def _read_make(session: Session, table: Table, there: Sequence[str]) -> dict[str, Any] | None:
     """Return what the note says the table is; None where there is neither.
 
-    Raises SavedIndexError for a table of another make.
+    there: which of the two there are. Raises SavedIndexError for a table of another make.
     """
-    note = f"{table.name}_note"
-    names = {"schema": table.schema, "names": [table.name, note]}
-    there = {name for (name,) in session.fetch(_THERE, names)}
     if not there:
         return None
-    if there == {table.name, note}:
+    if len(there) == 2:
         columns = sql.SQL("SELECT to_jsonb(n) ->> 'value' FROM {} n").format(table.note)
         query = columns + sql.SQL(" WHERE to_jsonb(n) ->> 'name' = 'make'")
         for (value,) in session.fetch(query, {}):
@@ -197,7 +195,7 @@ def _parsed(value: Any) -> dict[str, Any]:
     return make if isinstance(make, dict) else {}
 
 
-def _token(dtype: ColbertDtype) -> LiteralString:
+def _token(dtype: TokenDtype) -> LiteralString:
     return "halfvec" if dtype == "float16" else "vector"
 
 
@@ -208,7 +206,7 @@ def _check_options(
     name: str,
     schema: str | None,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> None:
     for option, value in (("table", name), ("schema", schema)):
         if value is None and option == "schema":
@@ -221,8 +219,8 @@ def _check_options(
     unknown = modes is not None and [mode for mode in modes if mode not in ALL_OUTPUTS]
     if isinstance(modes, str) or unknown:
         raise InputError(f"modes expects a list of some of {ALL_OUTPUTS}, got {modes!r}.")
-    if colbert_dtype is not None and colbert_dtype not in COLBERT_DTYPES:
-        raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {colbert_dtype!r}.")
+    if colbert_dtype is not None and colbert_dtype not in TOKEN_DTYPES:
+        raise InputError(f"colbert dtype expects one of {TOKEN_DTYPES}, got {colbert_dtype!r}.")
 
 
 def _check_database(place: str, *, encoding: str, version: str | None) -> None:
@@ -249,7 +247,7 @@ def _check_make(
     make: Mapping[str, Any],
     *,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
 ) -> None:
     given = {"modes": modes and sorted(modes), "colbert_dtype": colbert_dtype}
     kept = {"modes": sorted(make["modes"]), "colbert_dtype": make["colbert_dtype"]}

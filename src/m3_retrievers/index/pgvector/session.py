@@ -44,9 +44,7 @@ class Session(Protocol):
 
 def cursor(connection: Connection) -> Cursor:
     """Return a cursor whose rows are tuples, whatever the caller set on the connection."""
-    made = psycopg.Cursor(connection, row_factory=tuple_row)
-    made.adapters.register_dumper(Reals, RealsDumper)
-    return made
+    return psycopg.Cursor(connection, row_factory=tuple_row)
 
 
 def execute(
@@ -54,6 +52,8 @@ def execute(
 ) -> list[Row]:
     """Run one statement; return its rows, [] where it gives none."""
     with cursor(connection) as run:
+        if params and any(isinstance(value, Reals) for value in params.values()):
+            run.adapters.register_dumper(Reals, RealsDumper)
         # never kept by the server, whose plan would no longer see what is admitted
         run.execute(query, params, prepare=False)
         return [] if run.description is None else run.fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, LiteralString
 
@@ -13,7 +14,6 @@ from psycopg import sql
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.incoming import check_representations
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.pgvector.answers import record_of
 from m3_retrievers.index.pgvector.filters import Params, where
 from m3_retrievers.index.pgvector.lent import Lent
@@ -21,7 +21,7 @@ from m3_retrievers.index.pgvector.own import Own
 from m3_retrievers.index.pgvector.rows import colbert_of, dense_of, rows_of, sparse_of
 from m3_retrievers.index.pgvector.schema import Table, open_table
 from m3_retrievers.index.pgvector.session import Connection, Row, Session, cursor, execute
-from m3_retrievers.index.pgvector.values import key_of, read
+from m3_retrievers.index.pgvector.values import TokenDtype, key_of, read
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.representations import Output, Representations
 
@@ -38,7 +38,7 @@ def open_store(
     table: str,
     schema: str | None,
     modes: Sequence[Output] | None,
-    colbert_dtype: ColbertDtype | None,
+    colbert_dtype: TokenDtype | None,
     timeout: float,
     approximate: bool,
 ) -> Store:
@@ -53,11 +53,10 @@ def open_store(
             "PgVectorIndex expects a DSN such as 'postgresql://user@host/database' or a "
             f"psycopg.Connection, got a {type(target).__name__}."
         )
-    try:
+    with ExitStack() as undone:
+        undone.callback(session.close)
         made = open_table(session, table, schema=schema, modes=modes, colbert_dtype=colbert_dtype)
-    except BaseException:
-        session.close()
-        raise
+        undone.pop_all()
     return Store(session, made)
 
 

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 # What is written otherwise, between its neighbours in the order of code points: U+0000 to U+0005
 # as U+0001 and two digits, U+D7FF (unassigned) and the surrogates after it as U+D7FF and six. A
@@ -24,6 +24,10 @@ _ODD = re.compile("[\x00-\x05\ud7ff-\udfff]")
 _WRITTEN = re.compile("\x01[\x02-\x05]{2}|\ud7ff[\x02-\x05]{6}")
 # From here up every float is an integer, and its shortest decimal may be another integer.
 _EXACT = 2.0**53
+
+# How a token's vector lies in the array: halfvec or vector.
+TokenDtype: TypeAlias = Literal["float16", "float32"]
+TOKEN_DTYPES: tuple[TokenDtype, ...] = ("float16", "float32")
 
 
 def written(text: str) -> str:

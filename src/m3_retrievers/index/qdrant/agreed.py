@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from m3_retrievers.errors import InputError, SavedIndexError
@@ -24,14 +24,16 @@ class Agreement:
     """What an index asks for, or, once there is a collection, what it holds.
 
     outputs, storage, average_length: None where nothing was asked for. bm25: the weights of
-    the leg, None without one. widths: by output, {} before the first add.
+    the leg, None without one. widths: by output. made: whether there is a collection, whose
+    outputs and widths these are.
     """
 
     outputs: tuple[Output, ...] | None
     storage: QdrantStorage | None
     bm25: EngineBM25 | None
     average_length: float | None
-    widths: Mapping[str, int]
+    widths: Mapping[str, int] = field(default_factory=dict)
+    made: bool = False
 
     @property
     def stored(self) -> tuple[Output, ...]:
@@ -83,7 +85,7 @@ class Agreement:
         held = {key: value for key, value in kept.items() if key != "average_length"}
         asked = json.loads(json.dumps(self.bm25.settings)) if self.bm25 else {}
         for name, wanted, there in (
-            ("modes", self.outputs and set(self.outputs), set(outputs)),
+            ("modes", None if self.outputs is None else set(self.outputs), set(outputs)),
             ("storage", self.storage, storage),
             ("average_length", self.average_length, average),
         ):
@@ -92,7 +94,12 @@ class Agreement:
         if asked != held:
             raise _disagreement(place, "weighting", held or None, asked or None)
         return replace(
-            self, outputs=outputs, storage=storage, average_length=average, widths=note["widths"]
+            self,
+            outputs=outputs,
+            storage=storage,
+            average_length=average,
+            widths=note["widths"],
+            made=True,
         )
 
 

@@ -71,6 +71,11 @@ class ClientEngine:
                 call("create_payload_index", self._name, field, schema, wait=True)
         call("delete_collection", self._waiting)
 
+    def index_numbers(self, key: str) -> None:
+        """Index the numbers under a key of the payload; the local mode has no indices."""
+        if self._connection.indexes:
+            self._connection.call("create_payload_index", self._name, key, "float", wait=True)
+
     def optimize(self) -> None:
         """Do nothing: a server merges and indexes by itself."""
 

@@ -15,7 +15,7 @@ from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.index.incoming import check_representations, widths_of
 from m3_retrievers.index.qdrant.agreed import Agreement
-from m3_retrievers.index.qdrant.filters import translated
+from m3_retrievers.index.qdrant.filters import NUMBERS, numbers, translated
 from m3_retrievers.index.qdrant.points import (
     InsertionNumbers,
     metadata_of,
@@ -43,6 +43,8 @@ from m3_retrievers.types.representations import Representations
 # process the lists of Python numbers take as many bytes.
 _NUMBERS_AT_ONCE = 1_500_000
 _PAGE = 1000
+# Fields beyond these are filtered without an index, as a collection of free keys would have it.
+_INDEXED_FIELDS = 50
 
 
 class QdrantCollection:
@@ -52,14 +54,14 @@ class QdrantCollection:
         self.engine = engine
         self._agreement, self._numbers = agreement, InsertionNumbers()
         self._newest: int | None = None
+        self._indexed: set[str] = set()
         self._making = Lock()
-        self.agreement()
 
     # The note
 
     def agreement(self) -> Agreement:
         """Return what the collection holds; what was asked for where there is none yet."""
-        if not self._agreement.widths:
+        if not self._agreement.made:
             self.note()
         return self._agreement
 
@@ -78,7 +80,7 @@ class QdrantCollection:
     def _made(self, representations: Representations, texts: Sequence[str]) -> Agreement:
         """Return the agreement of a collection that is there from now on."""
         agreement = self.agreement()
-        if not agreement.widths:
+        if not agreement.made:
             widths = widths_of(representations, agreement.stored)
             started = agreement.started(widths, texts)
             self.engine.create(started.layout, {**self.note(), **started.note()})
@@ -96,9 +98,10 @@ class QdrantCollection:
         """Write records; only_new: DuplicateIdError, and none of them, for an id that is there."""
         with self._making:
             agreement = self._made(representations, [record.text for record in records])
+            self._index_numbers(records)
         call = secrets.token_hex(8)
-        numbers = self._numbers.take(len(records), after=self._last_number())
-        points = self._points(records, representations, agreement, numbers, call)
+        taken = self._numbers.take(len(records), after=self._last_number())
+        points = self._points(records, representations, agreement, taken, call)
         ids = frozenset(point_id(record.id) for record in records)
         ours = Every((HasId(ids), Match("call", (call,))))
         try:
@@ -111,6 +114,13 @@ class QdrantCollection:
             raise
         if only_new:
             self._check_ours(records, call, ours)
+
+    def _index_numbers(self, records: Sequence[Record]) -> None:
+        """Have the engine index the fields that have numbers, each once: ranges read them."""
+        keys = {key for record in records for key in numbers(record.metadata)} - self._indexed
+        for key in sorted(keys)[: _INDEXED_FIELDS - len(self._indexed)]:
+            self.engine.index_numbers(f"{NUMBERS}.{key}")
+            self._indexed.add(key)
 
     def _check_ours(self, records: Sequence[Record], call: str, ours: Clause) -> None:
         """Undo an add of which another writer was faster with some id, and say so."""
@@ -129,7 +139,7 @@ class QdrantCollection:
         records: Sequence[Record],
         representations: Representations,
         agreement: Agreement,
-        numbers: range,
+        taken: range,
         call: str,
     ) -> Iterator[Point]:
         tokens = representations.colbert if "colbert" in agreement.stored else None
@@ -139,7 +149,7 @@ class QdrantCollection:
                 terms = agreement.bm25.document(record.text, agreement.average_length)
                 vectors |= {"bm25": terms} if terms else {}
             bare = tokens is not None and not len(tokens[row])
-            payload = payload_of(record, number=numbers[row], call=call, bare=bare)
+            payload = payload_of(record, number=taken[row], call=call, bare=bare)
             yield Point(point_id(record.id), vectors, payload)
 
     def _last_number(self) -> int:

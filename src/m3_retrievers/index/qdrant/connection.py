@@ -8,11 +8,13 @@ the server answered, or did not answer in time, is not.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import IndexUnavailableError, InputError
+from m3_retrievers.index.locking import ForkSafeLock
 
 _FIRST_PAUSE = 0.05
 _BUSY = (429, 502, 503)
@@ -29,6 +31,8 @@ class Connection:
         self._client, self._own, self._closed = client, own, False
         self.place = place
         self.indexes = _is_remote(client)
+        # the local mode reads its arrays while another thread grows them
+        self._turn = nullcontext() if self.indexes else ForkSafeLock()
 
     @classmethod
     def to(cls, url: str, *, api_key: str | None, timeout: float) -> Connection:
@@ -47,8 +51,20 @@ class Connection:
 
     @classmethod
     def by(cls, client: Any) -> Connection:
-        """Return a connection by the caller's client, which keeps its own time-out."""
-        options = getattr(client, "init_options", {})
+        """Return a connection by the caller's client, which keeps its own time-out.
+
+        Raises InputError for what is no QdrantClient.
+        """
+        require_package(
+            "qdrant-client", module="qdrant_client", extra="qdrant", purpose="QdrantIndex(client)"
+        )
+        from qdrant_client import QdrantClient
+
+        if not isinstance(client, QdrantClient):
+            raise InputError(
+                f"QdrantIndex expects a folder, a URL or a QdrantClient, got {client!r:.80}."
+            )
+        options = client.init_options
         named = options.get("url") or options.get("host") or options.get("path")
         place = shown_place(str(named or options.get("location") or "qdrant"))
         return cls(client, place=place, own=False)
@@ -67,7 +83,8 @@ class Connection:
                 f"The index at {self.place!r} was closed. Open it again: QdrantIndex(url)."
             )
         try:
-            return getattr(self._client, method)(*arguments, **options)
+            with self._turn:
+                return getattr(self._client, method)(*arguments, **options)
         except UnexpectedResponse as error:
             if error.status_code == passing:
                 return None
@@ -143,7 +160,7 @@ def _remedy(status: int | None) -> str:
     if status in (401, 403):
         return "Pass the api_key= of this server."
     if status is not None and status < 500 and status not in (408, 429):
-        return "Is it a Qdrant server of version 1.17 or newer, and the collection whole?"
+        return "Is it a Qdrant server of version 1.19 or newer, and the collection whole?"
     return "Is it running and within reach? A longer timeout= waits for a slow one."
 
 

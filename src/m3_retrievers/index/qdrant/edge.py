@@ -25,8 +25,9 @@ from m3_retrievers.index.qdrant.requests import (
 )
 
 _NOTE = "m3_retrievers.json"
-# what the engine raises of its own is the bare class, with a text
-_ENGINE_ERROR = Exception
+# what the engine raises of its own: the bare class, with a text; or, where a file of it makes no
+# sense to it, what its language's bindings raise for a panic
+_ENGINE_ERRORS = ("builtins.Exception", "pyo3_runtime.PanicException")
 
 
 class EdgeEngine:
@@ -103,6 +104,12 @@ class EdgeEngine:
             self._waiting.unlink(missing_ok=True)
             sync(self._folder.parent)
         self._open()
+
+    def index_numbers(self, key: str) -> None:
+        """Index the numbers under a key of the payload."""
+        import qdrant_edge as qe
+
+        self._update(qe.UpdateOperation.create_field_index(key, qe.PayloadSchemaType.Float))
 
     def optimize(self) -> None:
         """Merge segments and build indices; returns when it is done."""
@@ -237,7 +244,7 @@ class _Refusals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not _ENGINE_ERROR:
+        if kind is None or f"{kind.__module__}.{kind.__name__}" not in _ENGINE_ERRORS:
             return
         reason = str(error)
         if "WouldBlock" in reason or "already contains segment data" in reason:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from m3_retrievers.checks import check_ids, check_k, check_known
+from m3_retrievers.errors import M3Error
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.engine import EngineIndex
 from m3_retrievers.index.qdrant.agreed import Agreement
@@ -47,8 +48,8 @@ class QdrantIndex(EngineIndex):
     modes: what is stored, of ``"dense"``, ``"sparse"``, ``"colbert"``; None takes what the
         collection has, or all three. weighting: a ``BM25``, which adds the mode ``"bm25"``;
         average_length: the number of terms it takes for average, None for that of the first add.
-    storage: the precision of vectors. exact: whether the dense leg looks at every vector; False
-        lets Qdrant's graph find nearly the best of large collections.
+    storage: the precision of vectors. exact: whether the dense leg looks at every vector, or takes
+        what Qdrant's graph finds of a large collection; None is True in a folder, False elsewhere.
 
     The first add makes the collection. A hybrid search is one request; it is two where BM25 enters
     the sum or a leg recalls everything, and takes reading metadata before where Qdrant cannot
@@ -78,21 +79,24 @@ class QdrantIndex(EngineIndex):
         weighting: TermWeighting | None = None,
         average_length: float | None = None,
         storage: QdrantStorage | None = None,
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> None:
         asked = Agreement(
             outputs=checked_modes(modes, weighting),
             storage=storage,
             bm25=None if weighting is None else EngineBM25.of(weighting),
             average_length=checked_length(average_length, weighting),
-            widths={},
         )
-        self._exact = exact
         self._engine = engine_at(location, collection, api_key=api_key, timeout=timeout)
+        self._exact = not self._engine.remote if exact is None else exact
         self.place = self._engine.place
         self._collection = QdrantCollection(self._engine, asked)
         self._engine_modes = () if weighting is None else ("bm25",)
-        self.stored = self._collection.agreement().stored
+        try:
+            self._widths()
+        except M3Error:
+            self._engine.close()  # a refusal leaves no folder taken
+            raise
 
     # Records in and out
 
@@ -124,7 +128,9 @@ class QdrantIndex(EngineIndex):
         return representations_of([found[point] for point in points], outputs, self._widths())
 
     def _widths(self) -> Mapping[str, int]:
-        return self._collection.agreement().widths
+        agreement = self._collection.agreement()
+        self.stored = agreement.stored  # another process may have made the collection meanwhile
+        return agreement.widths
 
     def _read_note(self) -> dict[str, Any]:
         return self._collection.note()

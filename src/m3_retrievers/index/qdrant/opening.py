@@ -47,10 +47,6 @@ def engine_at(
         )
     if isinstance(location, str | Path):
         return EdgeEngine(Path(location), collection)
-    if not hasattr(location, "query_batch_points"):
-        raise InputError(
-            f"QdrantIndex expects a folder, a URL or a QdrantClient, got {location!r:.80}."
-        )
     return ClientEngine(Connection.by(location), collection)
 
 

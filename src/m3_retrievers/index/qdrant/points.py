@@ -139,10 +139,12 @@ def terms_of(matrix: sp.csr_array, row: int) -> Terms | None:
     >>> terms_of(sp.csr_array([[0.0, 2.0, 0.0]]), 0)
     Terms(indices=[1], values=[2.0])
     """
-    picked = sp.csr_array(matrix[[row]])
-    picked.sum_duplicates()
-    picked.eliminate_zeros()
-    return Terms(picked.indices.tolist(), picked.data.tolist()) if picked.nnz else None
+    part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+    weights: dict[int, float] = {}
+    for index, value in zip(matrix.indices[part].tolist(), matrix.data[part].tolist(), strict=True):
+        weights[index] = weights.get(index, 0.0) + value
+    kept = sorted((index, value) for index, value in weights.items() if value)
+    return Terms([index for index, _ in kept], [value for _, value in kept]) if kept else None
 
 
 def representations_of(

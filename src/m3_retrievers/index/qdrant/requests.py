@@ -163,6 +163,10 @@ class Engine(Protocol):
         """Make the collection; one that another process has just made is left as it is."""
         ...
 
+    def index_numbers(self, key: str) -> None:
+        """Index the numbers under a key of the payload; once more is no error."""
+        ...
+
     def count(self) -> int: ...
 
     def upsert(self, points: Sequence[Point], *, only_new: bool) -> None:

@@ -1,0 +1,1 @@
+"""Encoders whose model runs behind HTTP: our own ``serve``, vLLM, text-embeddings-inference."""
