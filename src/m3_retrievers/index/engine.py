@@ -136,11 +136,8 @@ class EngineIndex(ABC):
     def _repr_html_(self) -> str:
         from m3_retrievers.display import markup
 
-        facts = {
-            "place": self.place,
-            "documents": len(self),
-            "modes": ", ".join(sorted(self.modes)),
-        }
+        modes = ", ".join(sorted(self.modes))
+        facts = {"place": self.place, "documents": len(self), "modes": modes}
         return markup.facts(type(self).__name__, facts)
 
     def add(self, records: Sequence[Record], representations: Representations) -> None:
