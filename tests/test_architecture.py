@@ -105,6 +105,7 @@ def test_the_table_of_contents_is_what_it_is():
     assert m3_retrievers.__all__ == [
         "BM25",
         "CombinedEncoder",
+        "Connection",
         "DurableIndex",
         "HeadSpec",
         "Hit",
