@@ -2,7 +2,8 @@
 
 Each collection is encoded once, ColBERT in float32, into ``--work`` (some GB, outside the
 repository); ``--encode-only`` ends there. Then every way to keep the vectors ranks the same
-candidates, those that the dense and the sparse leg recall to depth 100::
+candidates, those that the dense and the sparse leg recall to depth 100, by ColBERT alone and by
+the hybrid score; and scores 200 documents, all ways by turns::
 
     python benchmarks/colbert_compression.py --work FOLDER --data DATA/cranfield DATA/cacm …
 """
@@ -10,16 +11,51 @@ candidates, those that the dense and the sparse leg recall to depth 100::
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from common import RESULTS, machine, timed, write_result
+from numpy.typing import NDArray
 from scipy import sparse as sp
 
-from m3_retrievers import M3Encoder
+from m3_retrievers import HybridWeights, M3Encoder, scoring
 from m3_retrievers.evaluation import Collection, read_collection
+from m3_retrievers.evaluation.metrics import interval, measure
+from m3_retrievers.index.compressed import ColbertDtype
+from m3_retrievers.index.dense import DenseIndex
+from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.multivector import MultiVectorIndex
+from m3_retrievers.index.pooling import pooled
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
+
+DEPTH = 100
+MEASURE = "nDCG@10"
+TIMED_DOCUMENTS, TIMED_QUERIES = 200, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to keep token vectors."""
+
+    dtype: ColbertDtype
+    factor: int = 1
+
+    def __str__(self) -> str:
+        return self.dtype if self.factor == 1 else f"{self.dtype}, pooled by {self.factor}"
+
+
+EXACT = Way("float32")
+WAYS = [
+    EXACT,
+    Way("float16"),
+    Way("int8"),
+    *(Way(dtype, factor) for factor in (2, 3, 4) for dtype in ("float16", "int8")),
+]
 
 
 def main() -> None:
@@ -30,15 +66,32 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--queries", type=int, default=1_000, help="at most, a collection")
     parser.add_argument("--documents", type=int, default=100_000, help="at most, a collection")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--encode-only", action="store_true")
     options = parser.parse_args()
     encoder = M3Encoder.from_pretrained(
         options.model, device="cpu", document_max_length=options.max_length
     )
+    found = {}
     for folder in options.data:
         whole = read_collection(folder, name=folder.name)
         collection = cut(whole, queries=options.queries, documents=options.documents)
-        encoded(encoder, collection, options.work)
+        queries, documents = encoded(encoder, collection, options.work)
+        if not options.encode_only:
+            found[collection.name] = measured(
+                collection, queries, documents, encoder.default_weights, rounds=options.rounds
+            )
+            print(collection.name, found[collection.name]["loss"], flush=True)
+    if found:
+        result = {
+            "machine": machine(threads=torch.get_num_threads()),
+            "options": {k: str(v) for k, v in vars(options).items() if k not in ("data", "work")},
+            "fingerprint": encoder.fingerprint,
+            "collections": found,
+            "table": table(found),
+        }
+        print(result["table"])
+        write_result(RESULTS / "colbert_compression.json", result)
 
 
 def cut(whole: Collection, *, queries: int, documents: int) -> Collection:
@@ -59,6 +112,9 @@ def cut(whole: Collection, *, queries: int, documents: int) -> Collection:
     )
 
 
+# Encoded once
+
+
 def encoded(
     encoder: M3Encoder, collection: Collection, work: Path
 ) -> tuple[Representations, Representations]:
@@ -72,7 +128,10 @@ def encoded(
         asked = list(collection.queries.values())
         write(folder / "queries", encoder.encode_queries(asked, outputs=encoder.outputs))
         (folder / "done").touch()
-    return read(folder / "queries"), read(folder / "documents")
+    queries, documents = read(folder / "queries"), read(folder / "documents")
+    if (len(queries), len(documents)) != (len(collection.queries), len(collection.documents)):
+        raise SystemExit(f"{folder} holds another choice of queries and documents: delete it")
+    return queries, documents
 
 
 def write(path: Path, made: Representations) -> None:
@@ -83,12 +142,152 @@ def write(path: Path, made: Representations) -> None:
 
 
 def read(path: Path) -> Representations:
-    vectors = np.load(path.with_suffix(".colbert.npy"), mmap_mode="r")
+    vectors = np.load(path.with_suffix(".colbert.npy"))
     return Representations(
         dense=np.load(path.with_suffix(".dense.npy")),
         sparse=sp.csr_array(sp.load_npz(path.with_suffix(".sparse.npz"))),
         colbert=MultiVectors(vectors, np.load(path.with_suffix(".offsets.npy"))),
     )
+
+
+# Measured
+
+
+def measured(
+    collection: Collection,
+    queries: Representations,
+    documents: Representations,
+    weights: HybridWeights,
+    *,
+    rounds: int,
+) -> dict[str, Any]:
+    """Return quality, its loss against float32, bytes and times of every way to keep vectors."""
+    exact = documents.require("colbert")
+    indexes, pooling_s = {}, {}
+    for factor in sorted({way.factor for way in WAYS}):
+        pooling_s[str(factor)], vectors = timed(lambda factor=factor: pooled(exact, factor=factor))
+        for way in WAYS:
+            if way.factor == factor:
+                indexes[way] = MultiVectorIndex(vectors, dtype=way.dtype)
+    candidates = Candidates.of(queries, documents)
+    values = {
+        way: quality(collection, queries, candidates, index, weights)
+        for way, index in indexes.items()
+    }
+    return {
+        "queries": len(queries),
+        "documents": len(documents),
+        "vectors": len(exact.vectors),
+        "width": exact.dimension,
+        MEASURE: {str(way): _means(of) for way, of in values.items()},
+        "loss": {
+            str(way): {mode: loss(values[EXACT][mode], of[mode]) for mode in of}
+            for way, of in values.items()
+        },
+        "bytes": {str(way): size(index) for way, index in indexes.items()},
+        "pooling_s": pooling_s,
+        "maxsim_ms": times(indexes, queries, rounds=rounds),
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What the legs recall for each query: rows (r,) and dense and sparse scores (r,) of them."""
+
+    rows: list[NDArray[np.int64]]
+    scores: list[dict[str, NDArray[Any]]]
+
+    @classmethod
+    def of(cls, queries: Representations, documents: Representations) -> Candidates:
+        dense = DenseIndex(documents.require("dense"))
+        sparse = InvertedIndex.from_matrix(documents.require("sparse"))
+        rows, scores = [], []
+        for at in range(len(queries)):
+            asked = queries[at]
+            vector, terms = asked.require("dense")[0], asked.require("sparse")
+            found = [dense.search(vector, k=DEPTH)[0], sparse.search(terms, k=DEPTH)[0]]
+            rows.append(np.unique(np.concatenate(found)))
+            scores.append(
+                {"dense": dense.score(vector, rows[-1]), "sparse": sparse.score(terms, rows[-1])}
+            )
+        return cls(rows, scores)
+
+
+def quality(
+    collection: Collection,
+    queries: Representations,
+    candidates: Candidates,
+    index: MultiVectorIndex,
+    weights: HybridWeights,
+) -> dict[str, NDArray[np.float64]]:
+    """Return (q,) nDCG@10 of the candidates, ordered by ColBERT alone and by the hybrid score."""
+    ids, asked = np.array(list(collection.documents), object), list(collection.queries)
+    runs: dict[str, dict[str, Any]] = {"colbert": {}, "all": {}}
+    for at, query in enumerate(asked):
+        rows = candidates.rows[at]
+        colbert = index.score(queries[at].require("colbert"), rows)
+        hybrid = scoring.hybrid({**candidates.scores[at], "colbert": colbert}, weights)
+        for mode, scores in (("colbert", colbert), ("all", hybrid)):
+            best = np.argsort(-scores, kind="stable")[:10]
+            runs[mode][query] = (ids[rows[best]].tolist(), scores[best].tolist())
+    return {mode: measure(run, collection.qrels, [MEASURE])[MEASURE] for mode, run in runs.items()}
+
+
+def loss(exact: NDArray[np.float64], found: NDArray[np.float64]) -> dict[str, float]:
+    """Return how much less it is on average, with a 95 % interval by resampling the queries."""
+    differences = exact - found
+    low, high = interval(differences)
+    return {"mean": float(differences.mean()), "low": low, "high": high}
+
+
+def size(index: MultiVectorIndex) -> int:
+    """Return the bytes of the vectors that are kept, and of where each document's begin."""
+    return sum(array.nbytes for array in index.arrays(np.arange(len(index))).values())
+
+
+def times(
+    indexes: Mapping[Way, MultiVectorIndex], queries: Representations, *, rounds: int
+) -> dict[str, list[float]]:
+    """Return milliseconds for MaxSim of a query with 200 documents, a round an entry."""
+    rng = np.random.default_rng(1)
+    count = len(next(iter(indexes.values())))
+    rows = np.sort(rng.permutation(count)[:TIMED_DOCUMENTS])
+    asked = [queries[at].require("colbert") for at in range(min(TIMED_QUERIES, len(queries)))]
+    found: dict[str, list[float]] = {str(way): [] for way in indexes}
+    for _ in range(rounds):
+        for way, index in indexes.items():
+            seconds, _ = timed(lambda index=index: [index.score(one, rows) for one in asked])
+            found[str(way)].append(1_000 * seconds / len(asked))
+    return found
+
+
+def _means(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    return {mode: float(of.mean()) for mode, of in values.items()}
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what each way loses, on average over the collections and at most, and weighs."""
+    lines = [
+        "| kept as | bytes a vector of before | loss, ColBERT alone | loss, all three | largest of "
+        "a set | MaxSim of 200, ms |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    vectors = sum(one["vectors"] for one in found.values())
+    for way in map(str, WAYS):
+        of = [one["loss"][way] for one in found.values()]
+        alone, three = ([one[mode]["mean"] for one in of] for mode in ("colbert", "all"))
+        weight = sum(one["bytes"][way] for one in found.values()) / vectors
+        taken = [float(np.median(one["maxsim_ms"][way])) for one in found.values()]
+        cells = [
+            way,
+            f"{weight:.0f}",
+            f"{np.mean(alone):+.4f}",
+            f"{np.mean(three):+.4f}",
+            f"{max(*alone, *three):+.4f}",
+            f"{np.mean(taken):.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ ROOMS = (
     "m3_retrievers.training",
     "m3_retrievers.serve",
     "m3_retrievers.scoring",
+    "m3_retrievers.testing",
     "m3_retrievers.lexical.tokenizers",
     "m3_retrievers.types.hits",
     "m3_retrievers.types.plan",

@@ -78,7 +78,10 @@ MAY_LOAD = {
     "llama_index": {"llama_index"},
     "typer": {"cli"},
     "rich": {"cli", "display"},
+    "psycopg": {"index"},
     "rank_bm25": {"lexical"},
+    "qdrant_client": {"index"},
+    "qdrant_edge": {"index"},
     "Stemmer": {"lexical"},
     "httpx": {"encoder"},
     "starlette": {"serve"},
@@ -92,6 +95,27 @@ MAY_LOAD = {
     "pytest": {"testing"},
     "torch": {"scoring", "encoder", "training", "cli"},
 }
+
+
+# An engine's client is imported by the files of that engine's index alone.
+CLIENTS = {
+    "pymilvus": {"milvus"},
+    "milvus_lite": {"milvus"},
+    "grpc": {"milvus", "qdrant"},
+    "qdrant_client": {"qdrant"},
+    "qdrant_edge": {"qdrant"},
+    "psycopg": {"pgvector"},
+    "sqlite3": {"sqlite.py"},
+}
+
+
+def test_an_engine_s_client_is_loaded_by_its_own_files_alone():
+    for path in FILES:
+        for name in imports_of(path):
+            engines = CLIENTS.get(name.split(".")[0])
+            where = path.relative_to(ROOT)
+            assert engines is None or where.parts[0] == "index", f"{path} imports {name}"
+            assert engines is None or where.parts[1] in engines, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -114,6 +138,10 @@ def test_the_table_of_contents_is_what_it_is():
         "HybridWeights",
         "LocalIndex",
         "M3Encoder",
+        "MilvusIndex",
+        "PgVectorIndex",
+        "QdrantIndex",
+        "QdrantStorage",
         "Recall",
         "ReciprocalRankFusion",
         "Representations",

@@ -14,7 +14,7 @@ ROOT = readme.PATH.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 METADATA = PROJECT["project"]
 # a framework's binding that needs an older client of Milvus than the other's, which the tests have
-APART = {"llama-index-vector-stores-milvus"}
+APART = {"llama-index-vector-stores-milvus", "pymilvus"}
 
 
 def pins(path):

@@ -1,9 +1,9 @@
-"""Put trained adapters into the package, as the m3-mini that is shipped.
+"""Put trained adapters into the package, as the m3-mini (or m3-mini-multilingual) that is shipped.
 
 The numbers are stored as float16 (half the size; the model is what these files say), every
 file is pinned by its SHA-256, and the hybrid weights are those chosen on validation data::
 
-    python benchmarks/m3_mini/ship.py OUT/adapter OTHER/adapter --weights 0.5 0.5 1
+    python benchmarks/m3_mini/ship.py OUT/adapter OTHER/adapter --scale 0.75 --weights 0.25 0.2 1
 
 Of several adapters the mean is shipped (a model soup, arXiv 2203.05482): runs that start from the
 same backbone and differ in data and seed average to a model that carries over better than each.
@@ -23,16 +23,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import m3_retrievers
 from m3_retrievers.encoder.adapter import CONFIG, WEIGHTS
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE
-from m3_retrievers.encoder.mini import BACKBONE, sha256
+from m3_retrievers.encoder.mini import BACKBONE, bundled, sha256
 from m3_retrievers.encoder.source import CONFIG_FILE
 
-TARGET = Path(m3_retrievers.__file__).parent / "models" / "m3_mini"
 # What PEFT needs to read the adapter, without the many settings of other methods.
 KEPT = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora")
-LIMIT = 6_000_000
+PINNED = (".json", ".safetensors", ".xz")
+LIMIT = 6_500_000
 
 
 def main() -> None:
@@ -40,13 +39,24 @@ def main() -> None:
     parser.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER")
     parser.add_argument("--weights", type=float, nargs=3, metavar=("DENSE", "SPARSE", "COLBERT"))
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--model", default="m3-mini", help="or m3-mini-multilingual")
     options = parser.parse_args()
-    write_adapter(TARGET, options.adapters, scale=options.scale, weights=options.weights)
-    files = sorted(path for path in TARGET.iterdir() if path.suffix in (".json", ".safetensors"))
-    pinned = [path for path in files if path.name != "checksums.json"]
-    write(TARGET / "checksums.json", {path.name: sha256(path) for path in pinned})
-    size = sum(path.stat().st_size for path in TARGET.iterdir())
-    print(f"{TARGET}: {size:,} bytes")
+    model = bundled(options.model)
+    if model is None:
+        raise SystemExit(f"expected the name of a bundled model, got {options.model!r}")
+    target = model.ours
+    write_adapter(
+        target,
+        options.adapters,
+        scale=options.scale,
+        weights=options.weights,
+        backbone=model.backbone,
+    )
+    pinned = sorted(path for path in target.iterdir() if path.suffix in PINNED)
+    pinned = [path for path in pinned if path.name != "checksums.json"]
+    write(target / "checksums.json", {path.name: sha256(path) for path in pinned})
+    size = sum(path.stat().st_size for path in target.iterdir())
+    print(f"{target}: {size:,} bytes")
     if size > LIMIT:
         raise SystemExit(f"expected at most {LIMIT:,} bytes; train with a smaller rank")
 
@@ -57,6 +67,7 @@ def write_adapter(
     *,
     scale: float = 1.0,
     weights: Sequence[float] | None = None,
+    backbone: str = BACKBONE,
 ) -> None:
     """Write the mean of adapters, ``scale`` of the way from the backbone, in PEFT's format."""
     save(target / WEIGHTS, joined([load_file(folder / WEIGHTS) for folder in adapters]))
@@ -72,7 +83,7 @@ def write_adapter(
         one["r"] != trained["r"] or one["lora_alpha"] != trained["lora_alpha"] for one in configs
     ):
         raise SystemExit("expected adapters of one rank and alpha; train them alike")
-    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": BACKBONE}
+    config = {key: trained[key] for key in KEPT} | {"base_model_name_or_path": backbone}
     # alpha / r is the factor of each delta: a mean of n takes 1 / n of what one had
     config["r"] = len(configs) * trained["r"]
     config["lora_alpha"] = scale * trained["lora_alpha"]

@@ -8,6 +8,10 @@ from .encoder.remote.vllm import VllmEncoder as VllmEncoder
 from .encoder.splade import SpladeEncoder as SpladeEncoder
 from .index.durable import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
+from .index.milvus.index import MilvusIndex as MilvusIndex
+from .index.pgvector.index import PgVectorIndex as PgVectorIndex
+from .index.qdrant.home import QdrantIndex as QdrantIndex
+from .index.qdrant.options import QdrantStorage as QdrantStorage
 from .lexical.bm25 import BM25 as BM25
 from .retrieval.retriever import HybridRetriever as HybridRetriever
 from .scoring.fusion import ReciprocalRankFusion as ReciprocalRankFusion

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,8 @@ def test_m3_mini_is_its_backbone_with_a_delta():
 def test_m3_mini_refuses_files_that_were_not_published(monkeypatch, tmp_path):
     for file in locate("m3-mini").heads_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(mini, "_HEADS", tmp_path)
+    moved = tuple(replace(one, ours=tmp_path) for one in mini._ALL)
+    monkeypatch.setattr(mini, "_ALL", moved)
     locate("m3-mini")
     head = tmp_path / "sparse_linear.safetensors"
     head.write_bytes(head.read_bytes()[:-1] + b"x")

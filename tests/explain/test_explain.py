@@ -103,6 +103,16 @@ def test_the_alignment_is_every_pair_of_token_vectors(encoder):
     assert why.query.vector_tokens[:-1] == tuple(range(len(why.query.tokens)))
 
 
+def test_pooled_vectors_are_explained_token_by_token_and_the_difference_is_said(encoder):
+    retriever = filled(encoder, index=LocalIndex(colbert_pool_factor=2))
+    hit = next(hit for hit in retriever.search(QUERIES[0]) if hit.id == "d0")
+    why = explain(QUERIES[0], hit, retriever=retriever)
+    tokens = encoder.encode_documents([hit.text]).colbert.lengths[0]
+    assert retriever.vectors(["d0"], outputs=("colbert",)).colbert.lengths[0] == -(-tokens // 2)
+    assert why.alignment.similarities.shape[1] == tokens
+    assert any("the index pools token vectors" in note for note in why.notes)
+
+
 def test_a_text_explains_itself_with_a_diagonal(retriever):
     (hit,) = retriever.search(DOCUMENTS[0], k=1)
     assert hit.id == "d0"

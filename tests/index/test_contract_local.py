@@ -6,6 +6,7 @@ import pytest
 
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.testing import IndexContract, samples
+from m3_retrievers.testing.keeping import KeepsRecords
 from m3_retrievers.testing.searching import Searches
 from m3_retrievers.types.hits import Ranking, Record
 
@@ -36,6 +37,15 @@ class TestLocalIndexWithoutColbert(Searches):
     @pytest.fixture
     def index(self) -> LocalIndex:
         return LocalIndex(modes=self.outputs)
+
+
+class TestLocalIndexInInt8(KeepsRecords):
+    tolerance = 1e-6
+    colbert_tolerance = 5e-3  # half a scale of vectors of 8 numbers: 1 / 254
+
+    @pytest.fixture
+    def index(self) -> LocalIndex:
+        return LocalIndex(colbert_dtype="int8")
 
 
 # Each of these is wrong in one thing alone. A contract that lets one pass proves nothing.

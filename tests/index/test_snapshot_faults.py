@@ -227,6 +227,8 @@ FORGED = {
     "more rows than there are": array("sparse.shape", at(2**40, 0)),
     "a shape of three": array("sparse.shape", lambda v: np.append(v, 1)),
     "token vectors of another dtype": array("colbert.vectors", lambda v: v.astype(np.float32)),
+    "token vectors said to be int8": settings(colbert_dtype="int8"),
+    "a pooling factor of 0": settings(colbert_pool_factor=0),
     "token vectors with NaN": array("colbert.vectors", at(np.nan)),
     "token offsets past the end": array("colbert.offsets", at(10**9, -1)),
     "token offsets below 0": array("colbert.offsets", at(-5, 1)),

@@ -1,4 +1,4 @@
-"""The command ``m3-retrievers``: index, search, serve, demo, train, mine, evaluate, doctor."""
+"""The command ``m3-retrievers``: an index of a folder, searched; models trained and measured."""
 
 import sys
 from collections.abc import Sequence

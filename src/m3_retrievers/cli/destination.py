@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import SavedIndexError
 from m3_retrievers.index.durable_opening import bound_model, is_made
 from m3_retrievers.index.manifest import MANIFEST
@@ -27,7 +27,7 @@ def is_durable(path: Path) -> bool:
     return path.is_file() or (path.suffix == ".index" and not path.is_dir())
 
 
-def load(path: Path, encoder: M3Encoder) -> HybridRetriever:
+def load(path: Path, encoder: Encoder) -> HybridRetriever:
     """Return the retriever over an index that is there, in a folder or a durable file."""
     if not is_durable(path):
         return HybridRetriever.load(path, encoder)

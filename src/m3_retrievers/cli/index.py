@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from m3_retrievers.cli.console import legs_for, messages, results, write_json
 from m3_retrievers.cli.destination import has_index, is_durable, load
+from m3_retrievers.cli.home import retriever_at
 from m3_retrievers.cli.interrupt import stop_requested
 from m3_retrievers.corpora.folder import Folder, check_folder, read_folder
 from m3_retrievers.corpora.splitting import Spans, Splitter
@@ -20,6 +21,7 @@ from m3_retrievers.encoder.mini import MINI
 from m3_retrievers.encoder.pieces import Truncation
 from m3_retrievers.encoder.settings import choose_budget
 from m3_retrievers.errors import InputError, SavedIndexError
+from m3_retrievers.index.opening import shown_address
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Record
 
@@ -37,12 +39,23 @@ class Options:
     truncation: Truncation = "warn"
 
 
-def run(folder: Path, *, out: Path, model: str, options: Options, as_json: bool) -> bool:
-    """Index what is new or changed, drop what is gone, save; returns whether all was done."""
+def run(
+    folder: Path, *, out: Path, home: str | None, model: str, options: Options, as_json: bool
+) -> bool:
+    """Index what is new or changed, drop what is gone; returns whether all was done.
+
+    home: the address of an index that keeps its changes itself; None saves into the folder out.
+    """
     check_folder(folder)
-    exists = has_index(out)
+    exists = home is None and has_index(out)
     encoder = M3Encoder.from_pretrained(model, truncation=options.truncation)
     splitter = splitter_for(encoder, options)
+    if home is not None:
+        with retriever_at(home, encoder, create=True) as retriever:
+            place = shown_address(home)
+            return _update(
+                folder, retriever, encoder, splitter, place=place, model=model, as_json=as_json
+            )
     durable = is_durable(out)
     if exists:
         retriever = load(out, encoder)
@@ -50,21 +63,48 @@ def run(folder: Path, *, out: Path, model: str, options: Options, as_json: bool)
         retriever = HybridRetriever.open(out, encoder, legs=legs_for(encoder))
     else:
         retriever = HybridRetriever(encoder, legs=legs_for(encoder))
+    return _update(
+        folder,
+        retriever,
+        encoder,
+        splitter,
+        place=str(out),
+        model=model,
+        as_json=as_json,
+        save=not durable,
+    )
+
+
+def _update(
+    folder: Path,
+    retriever: HybridRetriever,
+    encoder: M3Encoder,
+    splitter: Splitter,
+    *,
+    place: str,
+    model: str,
+    as_json: bool,
+    save: bool = False,
+) -> bool:
+    """Bring a retriever up to date with a folder, and say what was done.
+
+    place: where its index is, as messages show it, and where it is saved if it is to be.
+    """
     known = {record.id: record for record in retriever.get(retriever.index.ids)}
-    _check_made_here(out, known.values())
+    _check_made_here(place, known.values())
     found = _read(folder, splitter)
     changed = [record for record in found.passages if known.get(record.id) != record]
     gone = list(known.keys() - {record.id for record in found.passages})
     retriever.delete(gone)
     done = _encode(retriever, encoder, changed, splitter)
-    if (done or gone) and not durable:
-        retriever.save(out)
+    if save and (done or gone):
+        retriever.save(place)
     finished = done == len(changed)
     if not finished:
-        kept = f"{done} of {len(changed)} new or changed passages are kept in {out}"
+        kept = f"{done} of {len(changed)} new or changed passages are kept in {place}"
         messages.print(f"Stopped: {kept}. The same command goes on from there.", soft_wrap=True)
     report = {
-        "index": str(out),
+        "index": place,
         "passages": len(retriever),
         "files": found.files,
         "changed": done,
@@ -108,12 +148,12 @@ def _spans(encoder: M3Encoder) -> Spans:
     return spans
 
 
-def _check_made_here(out: Path, records: Iterable[Record]) -> None:
+def _check_made_here(place: str, records: Iterable[Record]) -> None:
     """Raise SavedIndexError for an index of anything but files: an update would empty it."""
     for record in records:
         if not record.id.startswith(f"{record.metadata.get('source')}#"):
             raise SavedIndexError(
-                f"--out expects an index that this command made, got {str(out)!r}, which holds "
+                f"expected an index that this command made, got {place!r}, which holds "
                 f"{record.id!r:.80}: bringing it up to date would remove that. Choose another."
             )
 

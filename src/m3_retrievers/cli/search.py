@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from m3_retrievers.cli.bundled import bundled_model
 from m3_retrievers.cli.console import results, write_json
-from m3_retrievers.cli.destination import load
+from m3_retrievers.cli.home import retriever_in
 from m3_retrievers.display.terminal import hits_table, marked, shares_table
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
+from m3_retrievers.index.opening import shown_address
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 
@@ -23,7 +23,7 @@ _EXPLAINED = 3
 
 
 def run(
-    folder: Path,
+    index: str,
     question: str,
     *,
     k: int,
@@ -35,14 +35,14 @@ def run(
     """Print the best k hits for a question."""
     wanted = _filter(filter)
     encoder = M3Encoder.from_pretrained(
-        model or bundled_model(folder, ["search", str(folder), question])
+        model or bundled_model(index, ["search", shown_address(index), question])
     )
-    retriever = load(folder, encoder)
-    hits = retriever.search(question, k=k, filter=wanted)
-    if as_json:
-        write_json(_record(question, hits, retriever, explain=explain))
-    else:
-        _print(question, hits, retriever, explain=explain)
+    with retriever_in(index, encoder) as retriever:
+        hits = retriever.search(question, k=k, filter=wanted)
+        if as_json:
+            write_json(_record(question, hits, retriever, explain=explain))
+        else:
+            _print(question, hits, retriever, explain=explain)
 
 
 def _print(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import ExitStack
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.cli.bundled import bundled_model
 from m3_retrievers.cli.console import messages, warnings_as_messages
-from m3_retrievers.cli.destination import load
+from m3_retrievers.cli.home import retriever_in
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.mini import MINI
+from m3_retrievers.index.opening import shown_address
 
 
 def run(
-    folder: Path | None,
+    index: str | None,
     *,
     model: str | None,
     host: str,
@@ -33,16 +34,21 @@ def run(
     limits = Limits(
         batch_tokens=batch_tokens, queue=queue, max_texts=min(512, queue), timeout=timeout
     )
-    name = model or (MINI if folder is None else bundled_model(folder, ["serve", str(folder)]))
-    with warnings_as_messages():  # not while it serves: they would be gathered until its end
-        encoder = M3Encoder.from_pretrained(name)
-        retriever = None if folder is None else load(folder, encoder)
-    what = name if retriever is None else f"{name} and {len(retriever)} passages of {folder}"
-    messages.print(f"Serving {what} at http://{host}:{port} (Ctrl-C stops it).", soft_wrap=True)
-    if api_key is None and not is_local(host):
-        messages.print(
-            "Whoever reaches this address may use it: give --api-key, or M3_RETRIEVERS_API_KEY.",
-            style="yellow",
-            soft_wrap=True,
-        )
-    serve(encoder, retriever, host=host, port=port, limits=limits, api_key=api_key)
+    shown = None if index is None else shown_address(index)
+    name = model or (MINI if index is None else bundled_model(index, ["serve", str(shown)]))
+    with ExitStack() as opened:
+        with warnings_as_messages():  # not while it serves: they would be gathered until its end
+            encoder = M3Encoder.from_pretrained(name)
+            retriever = None
+            if index is not None:
+                retriever = opened.enter_context(retriever_in(index, encoder))
+        what = name if retriever is None else f"{name} and {len(retriever)} passages of {shown}"
+        messages.print(f"Serving {what} at http://{host}:{port} (Ctrl-C stops it).", soft_wrap=True)
+        if api_key is None and not is_local(host):
+            messages.print(
+                "Whoever reaches this address may use it: give --api-key, or "
+                "M3_RETRIEVERS_API_KEY.",
+                style="yellow",
+                soft_wrap=True,
+            )
+        serve(encoder, retriever, host=host, port=port, limits=limits, api_key=api_key)

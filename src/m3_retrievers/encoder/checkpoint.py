@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from m3_retrievers.encoder.adapter import merge
+from m3_retrievers.encoder.e5 import load_packed
 from m3_retrievers.encoder.heads import Heads, load_heads
+from m3_retrievers.encoder.mini import CHARACTER_MAP
 from m3_retrievers.encoder.pieces import Frame
 from m3_retrievers.encoder.pretrained import load_backbone, load_tokenizer
 from m3_retrievers.encoder.source import Pooling, Source
@@ -44,13 +46,17 @@ class Checkpoint:
 
 def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return the model in memory. Raises CheckpointError where a file is torn or incomplete."""
-    backbone = load_backbone(source.folder, dtype if source.adapter is None else torch.float32)
+    # a delta is added in float32
+    read_as = dtype if source.adapter is None else torch.float32
+    if source.packed is None:
+        backbone, tokenizer = load_backbone(source.folder, read_as), load_tokenizer(source.folder)
+    else:
+        backbone, tokenizer = load_packed(source.packed, CHARACTER_MAP, read_as)
     if source.adapter is not None:
         merge(source.adapter, backbone)
         backbone.to(dtype)
     config = backbone.config
     heads = load_heads(source.heads_folder, source.heads, hidden_size=config.hidden_size)
-    tokenizer = load_tokenizer(source.folder)
     _check_tokenizer(tokenizer, source, vocabulary_size=config.vocab_size)
     known = read_vocabulary(
         tokenizer, max_length=_longest(config, source), vocabulary_size=config.vocab_size

@@ -87,7 +87,7 @@ class M3Encoder(BaseEncoder):
         batch_tokens: int | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> M3Encoder:
-        """Return an encoder for a hub id, a model folder, or ``"m3-mini"``.
+        """Return an encoder for a hub id, a folder, ``"m3-mini"`` or ``"m3-mini-multilingual"``.
 
         device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first that is there.
         dtype: of the backbone; ``"auto"`` is float16 on CUDA and float32 elsewhere. Outputs are

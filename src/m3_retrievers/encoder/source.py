@@ -20,7 +20,14 @@ from huggingface_hub import snapshot_download
 from m3_retrievers.encoder.adapter import Adapter, find_adapter
 from m3_retrievers.encoder.files import is_there, read_json
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
-from m3_retrievers.encoder.mini import BACKBONE, MINI, locate_backbone, locate_mini, sha256
+from m3_retrievers.encoder.mini import (
+    CHARACTER_MAP,
+    Bundled,
+    bundled,
+    locate_ours,
+    locate_weights,
+    sha256,
+)
 from m3_retrievers.errors import CheckpointError, InputError
 from m3_retrievers.types.plan import HybridWeights
 
@@ -39,7 +46,8 @@ class Source:
     """Where a model lies and how it is to be read, before anything heavy is loaded.
 
     folder holds the backbone; heads_folder the heads and ``m3_retrievers.json`` (the same
-    folder, but where there is an adapter: a delta that is added to the backbone).
+    folder, but where there is an adapter: a delta that is added to the backbone). packed: the one
+    file of a backbone that is no Hugging Face folder (``encoder.e5``).
     """
 
     name: str
@@ -50,6 +58,7 @@ class Source:
     weights: HybridWeights
     max_length: int | None
     adapter: Adapter | None = None
+    packed: Path | None = None
 
 
 def locate(
@@ -59,10 +68,10 @@ def locate(
     heads: HeadSpec | None = None,
     pooling: Pooling | None = None,
 ) -> Source:
-    """Return where a model lies: ``"m3-mini"``, a folder, or a hub id (downloaded or cached).
+    """Return where a model lies: a bundled one, a folder, or a hub id (downloaded or cached).
 
-    ``"m3-mini/backbone"`` is m3-mini before it was trained: no sparse head, and the hidden
-    states as ColBERT vectors.
+    Bundled are ``"m3-mini"`` and ``"m3-mini-multilingual"``. ``"m3-mini/backbone"`` is m3-mini
+    before it was trained: no sparse head, and the hidden states as ColBERT vectors.
 
     Arguments that are not None win over what the model's files say. Raises CheckpointError
     (or MissingHeadError) if something needed is not there.
@@ -72,17 +81,19 @@ def locate(
     heads_folder = _find(name, revision)
     adapter = find_adapter(heads_folder)
     folder = heads_folder if adapter is None else _backbone_of(adapter)
-    if not (folder / "config.json").is_file():
+    plain = bundled(name)
+    packed = folder if folder.is_file() else None
+    if packed is None and not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} is expected to hold a Hugging Face model, and has no config.json. "
             "Pass a model folder, a hub id such as 'BAAI/bge-m3', or 'm3-mini'."
         )
-    if name == BACKBONE:
-        source = _plain_mini(folder)
+    if plain is not None and name == plain.backbone:
+        source = _untrained(plain, folder)
         source = replace(source, pooling=pooling or source.pooling)
     else:
         source = _configured(name, folder, heads_folder, pooling)
-    source = replace(source, adapter=adapter, heads=heads or source.heads)
+    source = replace(source, adapter=adapter, heads=heads or source.heads, packed=packed)
     _head_files(source)
     return source
 
@@ -96,8 +107,12 @@ def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     shape = {"pooling": source.pooling, **settings}
     if source.adapter is not None:
         shape["adapter_scale"] = source.adapter.scale
-    digest.update(f"[{stable_config(source.folder)}, {json.dumps(shape, sort_keys=True)}]".encode())
-    files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
+    config = "{}" if source.packed else stable_config(source.folder)
+    digest.update(f"[{config}, {json.dumps(shape, sort_keys=True)}]".encode())
+    if source.packed:
+        files = [CHARACTER_MAP, source.packed, *_head_files(source)]
+    else:
+        files = [tokenizer_file(source.folder), *weight_files(source.folder), *_head_files(source)]
     files += [] if source.adapter is None else source.adapter.files
     for path in files:
         digest.update(f"{path.name}:{sha256(path)}".encode())
@@ -139,10 +154,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _find(name: str, revision: str | None) -> Path:
-    """Return the folder that a name stands for."""
-    if name == MINI:
-        return locate_mini()
-    return locate_backbone() if name == BACKBONE else _folder(name, revision)
+    """Return the folder that a name stands for, or the one file of a packed backbone."""
+    model = bundled(name)
+    if model is None:
+        return _folder(name, revision)
+    if name == model.name:
+        return locate_ours(model)
+    weights = locate_weights(model)
+    return weights.parent if (weights.parent / "config.json").is_file() else weights
 
 
 def _backbone_of(adapter: Adapter) -> Path:
@@ -155,15 +174,14 @@ def _backbone_of(adapter: Adapter) -> Path:
     return folder
 
 
-def _plain_mini(folder: Path) -> Source:
+def _untrained(model: Bundled, folder: Path) -> Source:
     return Source(
-        name=BACKBONE,
+        name=model.backbone,
         folder=folder,
         heads_folder=folder,
         heads=HeadSpec(sparse=False, colbert="identity"),
         pooling="mean",
-        # ColBERT is the strongest of its modes (benchmarks/README.md)
-        weights=HybridWeights(dense=0.25, sparse=0.3, colbert=1.0),
+        weights=model.weights,
         max_length=512,
     )
 

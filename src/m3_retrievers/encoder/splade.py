@@ -105,15 +105,13 @@ class SpladeEncoder(BaseEncoder):
         batch_tokens: int | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> SpladeEncoder:
-        """Return an encoder for a hub id or a folder of a masked-language model.
+        """Return an encoder for a hub id or a folder; what is not named is as for ``M3Encoder``.
 
         documents: another model for documents (efficient SPLADE has two).
-        query_weights: queries without a model: ``"ones"`` gives each token of the query the
-            weight 1 (SPLADE-doc), a JSON file {token: weight} its own (OpenSearch's idf.json).
-            None takes what the folder holds.
-        pooling: ``"max"`` or ``"sum"``, activation: ``"relu"`` or ``"log1p_relu"``; None takes
-            what the folder says, else the first. top_terms: of a document, the largest kept.
-        device, dtype, revision, truncation, lengths, batch_tokens, keep: as for ``M3Encoder``.
+        query_weights: queries without a model: ``"ones"`` weighs each token 1 (SPLADE-doc), a
+            JSON file {token: weight} as it says (OpenSearch); None takes what the folder holds.
+        pooling: ``"max"`` or ``"sum"``; activation: ``"relu"`` or ``"log1p_relu"``; None is the
+            folder's, else the first. top_terms: of a document, the largest kept.
 
         Raises CheckpointError for a model that is not whole, InputError for an option.
         """

@@ -79,13 +79,15 @@ def explain(query: str, hit: Hit | str, *, retriever: HybridRetriever) -> Explan
 def _stored(index: Index, hit: Hit, made: MultiVectors) -> MultiVectors:
     """Return the hit's token vectors as the index keeps them, whose scores are the hit's.
 
-    made: of its text, for an index that keeps none, or no longer those of this text.
+    made: of its text, for an index that keeps none, pools them, or has another text by now.
     """
     with index.snapshot():
         kept = index.get([hit.id])
         if "colbert" not in index.modes or not kept or kept[0].text != hit.text:
             return made
-        return index.vectors([hit.id], outputs=("colbert",)).colbert or made
+        kept_vectors = index.vectors([hit.id], outputs=("colbert",)).require("colbert")
+        # pooled vectors stand for several tokens each
+        return kept_vectors if len(kept_vectors[0]) == len(made[0]) else made
 
 
 def _learned(
@@ -172,7 +174,8 @@ def _disagreements(found: Mapping[str, float], hit: Hit) -> list[str]:
     """Return a note for each mode in which the hit's score is not what both texts give now."""
     return [
         f"The hit's {mode} score is {hit.scores[mode]:.4f}, and its text now gives {value:.4f}: "
-        "the query, the model or the index is not the one of the search."
+        "the query, the model or the index is not the one of the search"
+        f"{', or the index pools token vectors' if mode == 'colbert' else ''}."
         for mode, value in found.items()
         if mode in hit.scores
         and not math.isclose(value, hit.scores[mode], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

@@ -1,1 +1,5 @@
-"""Stores that recall and score: the Index protocol and the local index."""
+"""Where records and their representations are kept, and found: the table of contents."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

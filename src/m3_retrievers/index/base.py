@@ -225,6 +225,10 @@ class PersistentIndex(Protocol):
         """
         ...
 
+    def note(self) -> dict[str, Any]:
+        """Return the JSON beside the documents, with ``model`` and ``extra``; {} for none."""
+        ...
+
     def close(self) -> None:
         """Let go of files and connections; a later call raises IndexUnavailableError."""
         ...

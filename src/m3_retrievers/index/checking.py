@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.index.arrays import Arrays
-from m3_retrievers.index.multivector import COLBERT_DTYPES
+from m3_retrievers.index.compressed import COLBERT_DTYPES, compression_fault
 from m3_retrievers.index.values import fault_of
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
@@ -53,6 +53,9 @@ def check_settings(settings: dict[str, Any]) -> None:
         raise ValueError(f"modes are some of {ALL_OUTPUTS} in that order, got {modes!r:.80}")
     if dtype not in COLBERT_DTYPES:
         raise ValueError(f"colbert_dtype is one of {COLBERT_DTYPES}, got {dtype!r:.80}")
+    factor = settings.get("colbert_pool_factor", 1)
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise ValueError(f"colbert_pool_factor is an integer from 1, got {factor!r:.80}")
     if state is not None and not isinstance(state, dict):
         raise ValueError(f"weighting is an object or null, got {state!r:.80}")
     if state and "vocabulary" in state:
@@ -116,6 +119,8 @@ def _faults(
         yield from _kind_faults("colbert.offsets", arrays, "int64", (rows + 1,))
         offsets = arrays["colbert.offsets"]
         yield from _matrix_faults("colbert.vectors", arrays, dtype, int(offsets[-1]))
+        if fault := compression_fault(arrays["colbert.vectors"], dtype):
+            yield f"colbert.vectors: {fault}"
         yield from _offset_faults("colbert.offsets", offsets, len(arrays["colbert.vectors"]))
     if terms is not None:
         yield from _csr_faults("bm25", arrays, rows, terms)

@@ -18,13 +18,21 @@ def ids_to_delete(
     ids or filter may be left out, and then does not restrict. Raises InputError without
     either: nothing is emptied by an argument that was forgotten.
     """
+    named = named_for_delete(ids, filter)
+    if named is None:
+        return index.where(filter)
+    admits = compile_filter(filter)
+    return [record.id for record in index.get(named) if admits(record.metadata)]
+
+
+def named_for_delete(ids: Sequence[str] | None, filter: Filter | None) -> list[str] | None:
+    """Return the ids a delete names, each once; None where the filter alone restricts.
+
+    Raises InputError without either.
+    """
     if ids is None and filter is None:
         raise InputError(
             "delete expects a list of ids or a filter=, got neither. Name what is to go; "
             "delete(index.ids) empties an index."
         )
-    if ids is None:
-        return index.where(filter)
-    named = list(dict.fromkeys(check_ids(ids, name="delete")))
-    admits = compile_filter(filter)
-    return [record.id for record in index.get(named) if admits(record.metadata)]
+    return None if ids is None else list(dict.fromkeys(check_ids(ids, name="delete")))

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.index.compressed import ColbertDtype, check_colbert_dtype, expanded, width_of
 from m3_retrievers.index.dense import GrowingRows
-from m3_retrievers.index.multivector import ColbertDtype, ColbertStore, check_colbert_dtype
+from m3_retrievers.index.multivector import ColbertStore
 from m3_retrievers.types.packed import MultiVectors, offsets_of
 
 # Takes keys (r,) and the number of bytes under each; returns these bytes, in that order.
@@ -19,7 +20,8 @@ ReadVectors: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], list[b
 class DiskVectors(ColbertStore):
     """The keys and lengths of n rows, and a way to read their vectors.
 
-    Arrays: ``colbert.keys`` (n,), ``colbert.lengths`` (n,), both int64, ``colbert.width`` (1,).
+    Arrays: ``colbert.keys`` (n,), ``colbert.lengths`` (n,), both int64, ``colbert.width`` (1,): how
+    many numbers a vector is kept in.
     """
 
     def __init__(self, read: ReadVectors, *, dtype: ColbertDtype = "float16") -> None:
@@ -28,7 +30,7 @@ class DiskVectors(ColbertStore):
         self._read = read
         self._keys = GrowingRows(np.empty(0, np.int64))
         self._lengths = GrowingRows(np.empty(0, np.int64))
-        self._width: int | None = None
+        self._kept_width: int | None = None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -36,7 +38,7 @@ class DiskVectors(ColbertStore):
     @property
     def width(self) -> int | None:
         """The vectors' width, None before the first rows."""
-        return self._width
+        return None if self._kept_width is None else width_of(self._kept_width, self.dtype)
 
     def append(self, vectors: MultiVectors) -> None:
         """Not done here: the owner writes vectors to the file and gives their keys."""
@@ -44,7 +46,7 @@ class DiskVectors(ColbertStore):
 
     def extend(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add rows whose vectors are in the file already."""
-        self._width = int(arrays["colbert.width"][0])
+        self._kept_width = int(arrays["colbert.width"][0])
         self._keys.append(arrays["colbert.keys"])
         self._lengths.append(arrays["colbert.lengths"])
 
@@ -53,7 +55,7 @@ class DiskVectors(ColbertStore):
         return {
             "colbert.keys": self._keys.rows[rows],
             "colbert.lengths": self._lengths.rows[rows],
-            "colbert.width": np.array([self._width or 0], np.int64),
+            "colbert.width": np.array([self._kept_width or 0], np.int64),
         }
 
     def keep(self, rows: NDArray[np.integer[Any]]) -> DiskVectors:
@@ -70,12 +72,13 @@ class DiskVectors(ColbertStore):
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,), read from the file."""
-        lengths, width = self.lengths(rows), self._width or 0
+        lengths, width = self.lengths(rows), self._kept_width or 0
         sizes = lengths * width * np.dtype(self.dtype).itemsize
         contents = self._read(self._keys.rows[rows], sizes)
         # a buffer of its own, since what wants the vectors may want to write to them
-        vectors = np.frombuffer(bytearray().join(contents), self.dtype)
-        return MultiVectors(vectors.reshape(int(lengths.sum()), width), offsets_of(lengths))
+        kept = np.frombuffer(bytearray().join(contents), self.dtype)
+        vectors = expanded(kept.reshape(int(lengths.sum()), width), self.dtype)
+        return MultiVectors(vectors, offsets_of(lengths))
 
 
 def by_key(arrays: Mapping[str, NDArray[Any]], keys: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -18,6 +18,7 @@ from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
+from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.disk_vectors import by_key
 from m3_retrievers.index.durable_file import Counters
@@ -33,7 +34,6 @@ from m3_retrievers.index.durable_opening import (
 from m3_retrievers.index.durable_table import FollowingTable
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.manifest import check_model
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.index.table import Table, check_distinct, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
@@ -50,8 +50,9 @@ class DurableIndex(TableIndex):
         state; None is its class's ``from_state``. colbert: ``"disk"`` (None) reads the token
         vectors of those documents alone that are scored, ``"memory"`` holds all of them,
         ``"recompute"`` keeps none, so that a HybridRetriever encodes the candidates.
-        colbert_dtype: ``"float16"`` (None) or ``"float32"``. timeout: seconds to wait for
-        another process that is writing. Of a file that is there its own options count.
+        colbert_dtype, colbert_pool_factor: as for LocalIndex; None is ``"float16"`` and 1.
+        timeout: seconds to wait for another process that is writing. Of a file that is there
+        its own options count.
 
     What ``add``, ``upsert`` and ``delete`` returned from survives the process and the machine.
     Several processes may have it open: one writes at a time, the others read meanwhile and see
@@ -72,9 +73,10 @@ class DurableIndex(TableIndex):
         restore: Restore | None = None,
         colbert: Colbert | None = None,
         colbert_dtype: ColbertDtype | None = None,
+        colbert_pool_factor: int | None = None,
         timeout: float = 10.0,
     ) -> None:
-        options = Options(modes, weighting, restore, colbert, colbert_dtype)
+        options = Options(modes, weighting, restore, colbert, colbert_dtype, colbert_pool_factor)
         self._db = database_of(path, timeout=timeout)
         self._lock = ForkSafeLock(before_fork=self._db.disconnect)
         with self._lock:
@@ -207,6 +209,11 @@ class DurableIndex(TableIndex):
         self._db.shrink()
 
     # Whose it is, and letting go
+
+    def note(self) -> dict[str, Any]:
+        """Return the JSON beside the documents, with ``model`` and ``extra``; {} for none."""
+        with self.snapshot():
+            return dict(self._file.note())
 
     def bind(
         self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.checking import check_settings
+from m3_retrievers.index.compressed import ColbertDtype, check_colbert_dtype
 from m3_retrievers.index.durable_file import APPLICATION, DurableFile
-from m3_retrievers.index.multivector import ColbertDtype, check_colbert_dtype
 from m3_retrievers.index.sqlite import Database
 from m3_retrievers.index.stores import as_outputs
 from m3_retrievers.types.plan import Mode
@@ -33,12 +34,15 @@ class Options:
     restore: Restore | None
     colbert: Colbert | None
     colbert_dtype: ColbertDtype | None
+    colbert_pool_factor: int | None
 
     def __post_init__(self) -> None:
         if self.colbert not in (None, *_COLBERT):
             raise InputError(f"colbert expects one of {_COLBERT}, got {self.colbert!r:.80}.")
         if self.colbert_dtype is not None:
             check_colbert_dtype(self.colbert_dtype)
+        if self.colbert_pool_factor is not None:
+            check_k(self.colbert_pool_factor, name="colbert_pool_factor")
         if self.modes is not None:
             as_outputs(self.modes)
 
@@ -70,7 +74,8 @@ def made(database: Database, options: Options) -> tuple[DurableFile, dict[str, A
     if not there:
         _make(file, options)
     with database.reading():
-        settings = file.settings()
+        # files of a version without pooling do not name its factor
+        settings = {"colbert_pool_factor": 1, **file.settings()}
     try:
         check_settings(settings)
     except ValueError as error:
@@ -92,6 +97,7 @@ def _make(file: DurableFile, options: Options) -> None:
                 {
                     "modes": list(options.outputs),
                     "colbert_dtype": options.colbert_dtype or "float16",
+                    "colbert_pool_factor": options.colbert_pool_factor or 1,
                     "weighting": state,
                 }
             )
@@ -102,13 +108,12 @@ def _make(file: DurableFile, options: Options) -> None:
 
 def _check_asked(file: DurableFile, options: Options, settings: Mapping[str, Any]) -> None:
     """Raise InputError for an option that asks for something else than the file keeps."""
-    kept = {"modes": settings["modes"], "colbert_dtype": settings["colbert_dtype"]}
-    asked = {"modes": list(options.outputs), "colbert_dtype": options.colbert_dtype}
-    for name, value in asked.items():
-        if getattr(options, name) is not None and value != kept[name]:
+    for name in ("modes", "colbert_dtype", "colbert_pool_factor"):
+        value = list(options.outputs) if name == "modes" else getattr(options, name)
+        if getattr(options, name) is not None and value != settings[name]:
             raise InputError(
-                f"The index in {file.place} was made with {name} {kept[name]}, got {value}. Leave "
-                f"{name}= out, or make another index."
+                f"The index in {file.place} was made with {name} {settings[name]}, got {value}. "
+                f"Leave {name}= out, or make another index."
             )
     if options.colbert is not None and (options.colbert != "recompute") != (
         "colbert" in settings["modes"]

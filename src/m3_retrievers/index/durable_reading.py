@@ -13,6 +13,7 @@ from safetensors.numpy import load
 
 from m3_retrievers.index.arrays import Arrays, chosen
 from m3_retrievers.index.checking import check_arrays, record_of
+from m3_retrievers.index.compressed import compression_fault
 from m3_retrievers.index.durable_file import DurableFile, id_bytes
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.packed import offsets_of
@@ -90,9 +91,9 @@ def _with_vectors(file: DurableFile, layout: Layout, arrays: Arrays) -> dict[str
     width, lengths = int(kept.pop("colbert.width")[0]), kept.pop("colbert.lengths")
     contents = file.vectors(rows, lengths * width * np.dtype(layout.colbert_dtype).itemsize)
     vectors = np.frombuffer(b"".join(contents), layout.colbert_dtype)
-    if not np.all(np.isfinite(vectors)):
-        raise file.corrupt("token vectors hold NaN or infinity")
     kept["colbert.vectors"] = vectors.reshape(int(lengths.sum()), width)
+    if fault := compression_fault(kept["colbert.vectors"], layout.colbert_dtype):
+        raise file.corrupt(f"token vectors cannot be read: {fault}")
     kept["colbert.offsets"] = offsets_of(lengths)
     return kept
 

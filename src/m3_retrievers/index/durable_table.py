@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import TermWeighting
+from m3_retrievers.index.compressed import ColbertDtype, kept_width
 from m3_retrievers.index.disk_vectors import DiskVectors
 from m3_retrievers.index.durable_file import Counters, DurableFile, digest_sum
 from m3_retrievers.index.durable_opening import Restore
 from m3_retrievers.index.durable_reading import Layout, pieces
 from m3_retrievers.index.durable_writing import BATCH_ROWS, live_rows
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.stores import Stores
 from m3_retrievers.index.table import Table
 
@@ -70,7 +70,8 @@ class FollowingTable:
             arrays = {"rows": keys[rows], **stores.rows(rows)}
             if "colbert" in stores.stored:
                 arrays["colbert.lengths"] = stores.colbert.lengths(rows)
-                arrays["colbert.width"] = np.array([stores.colbert.width or 0], np.int64)
+                width = kept_width(stores.colbert.width or 0, stores.colbert.dtype)
+                arrays["colbert.width"] = np.array([width], np.int64)
             if stores.weighted is not None:
                 arrays |= stores.weighted.rows(rows)
             yield arrays
@@ -81,6 +82,7 @@ class FollowingTable:
             self._settings["modes"],
             weighting=self._weighting(now),
             colbert_dtype=dtype,
+            colbert_pool_factor=self._settings["colbert_pool_factor"],
             colbert=DiskVectors(self._file.vectors, dtype=dtype) if self.on_disk else None,
         )
         # its dead rows are dropped together with those of the file

@@ -247,8 +247,8 @@ class EngineIndex(ABC):
         self._check_query(query, mode)
         if not check_ids(ids, name="score"):
             return np.zeros(0, np.float32)
-        kept = self.vectors(ids, outputs=[_output(mode)])
-        scores: Floats = scoring.by_mode(_output(mode), query.representations, kept)[0]
+        kept = self.vectors(ids, outputs=[output_of(mode)])
+        scores: Floats = scoring.by_mode(output_of(mode), query.representations, kept)[0]
         return scores
 
     def scale(self, query: Query, mode: Mode) -> float:  # noqa: ARG002
@@ -292,6 +292,10 @@ class EngineIndex(ABC):
 
     # Whose it is
 
+    def note(self) -> dict[str, Any]:
+        """Return the JSON beside the documents, with ``model`` and ``extra``; {} for none."""
+        return self._read_note()
+
     def bind(
         self, model: Mapping[str, Any], *, extra: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -310,7 +314,7 @@ class EngineIndex(ABC):
         return kept
 
 
-def _output(mode: Mode) -> Output:
+def output_of(mode: Mode) -> Output:
     """Return the mode as the output it scores; BM25, which is none, has scores of its own."""
     if mode == "bm25":
         raise MissingOutputError("This engine scores BM25 in its recall alone, got a score asked.")

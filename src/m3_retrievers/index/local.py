@@ -12,9 +12,9 @@ from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
 from m3_retrievers.index.checking import check_saved
+from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.locking import ForkSafeLock
-from m3_retrievers.index.multivector import ColbertDtype
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.index.storage import corrupt, read_generation, write_generation
 from m3_retrievers.index.stores import Stores
@@ -29,7 +29,9 @@ class LocalIndex(TableIndex):
 
     modes: what is stored, of ``"dense"``, ``"sparse"``, ``"colbert"``. weighting: adds the mode
         of its name (``"bm25"``) over the records' texts. colbert_dtype: ``"float16"`` halves
-        the memory and moves a score by less than 1e-3; ``"float32"`` keeps every bit.
+        the memory and moves a score by less than 1e-3; ``"int8"``, with a scale a vector, halves
+        it again; ``"float32"`` keeps every bit. colbert_pool_factor: of so many token vectors
+        of a document one is kept, the mean of those that lie together; 1 keeps all.
 
     Safe to share between threads; a copy or a pickle is an index of its own. Metadata is kept
     as JSON keeps it (a tuple comes back as a list), and comes out as a copy. Ties break by
@@ -42,9 +44,16 @@ class LocalIndex(TableIndex):
         modes: Sequence[Output] = ALL_OUTPUTS,
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
+        colbert_pool_factor: int = 1,
     ) -> None:
         self._lock = ForkSafeLock()
-        self._table = Table(Stores(modes, weighting=weighting, colbert_dtype=colbert_dtype))
+        stores = Stores(
+            modes,
+            weighting=weighting,
+            colbert_dtype=colbert_dtype,
+            colbert_pool_factor=colbert_pool_factor,
+        )
+        self._table = Table(stores)
         self.extra: dict[str, Any] = {}
 
     @contextmanager
@@ -111,6 +120,7 @@ class LocalIndex(TableIndex):
                 settings={
                     "modes": list(stores.stored),
                     "colbert_dtype": self.colbert_dtype,
+                    "colbert_pool_factor": stores.colbert_pool_factor,
                     "weighting": weighting and weighting.state(),
                     "extra": dict(self.extra if extra is None else extra),
                 },
@@ -150,6 +160,8 @@ class LocalIndex(TableIndex):
             modes=settings["modes"],
             weighting=restored,
             colbert_dtype=settings["colbert_dtype"],
+            # saved by a version without pooling: 1
+            colbert_pool_factor=settings.get("colbert_pool_factor", 1),
         )
         index = cls()
         index._table = Table(stores, saved.records)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.compressed import (
+    ColbertDtype,
+    check_colbert_dtype,
+    compressed,
+    expanded,
+    kept_width,
+    width_of,
+)
 from m3_retrievers.index.dense import GrowingRows
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import MultiVectors, offsets_of
-
-ColbertDtype: TypeAlias = Literal["float16", "float32"]
-COLBERT_DTYPES: tuple[ColbertDtype, ...] = ("float16", "float32")
 
 # Values scored at once: 2^20 widened to float32 are 4 MiB and stay in cache. 200 documents of
 # 31,000 × 1024 float16 take 42 ms on one core and 30 on two; all in one block 120 and 77.
@@ -105,7 +110,7 @@ class ColbertStore(ABC):
 class MultiVectorIndex(ColbertStore):
     """One matrix of token vectors a row, packed in memory.
 
-    dtype: "float16" halves the memory; it moves a score by less than 1e-3.
+    dtype: as the vectors are kept; see ``compressed``. They are widened a block at a time.
 
     >>> index = MultiVectorIndex(dtype="float32")
     >>> index.append(MultiVectors.from_rows([np.eye(2, dtype=np.float32)]))
@@ -120,11 +125,22 @@ class MultiVectorIndex(ColbertStore):
         """Start with the vectors of n rows, if any; the first rows fix the width."""
         check_colbert_dtype(dtype)
         self.dtype = dtype
-        self._vectors: GrowingRows | None = None
+        self._kept: GrowingRows | None = None
         self._ends = GrowingRows(np.zeros(1, np.int64))
         if vectors is not None:
-            self._vectors = GrowingRows(vectors.astype(dtype).vectors)
-            self._ends = GrowingRows(vectors.offsets)
+            self._start(compressed(vectors.vectors, dtype), vectors.offsets)
+
+    @classmethod
+    def of_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], *, dtype: ColbertDtype
+    ) -> MultiVectorIndex:
+        """Return the rows that ``arrays`` gave away, without a copy."""
+        index = cls(dtype=dtype)
+        index._start(arrays["colbert.vectors"], arrays["colbert.offsets"])
+        return index
+
+    def _start(self, kept: NDArray[Any], offsets: NDArray[np.int64]) -> None:
+        self._kept, self._ends = GrowingRows(kept), GrowingRows(offsets)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -132,35 +148,42 @@ class MultiVectorIndex(ColbertStore):
     @property
     def width(self) -> int | None:
         """The vectors' width, None before the first rows."""
-        return None if self._vectors is None else self._vectors.rows.shape[1]
-
-    @property
-    def packed(self) -> MultiVectors:
-        """The token vectors of all rows, a view."""
-        vectors = np.empty((0, 0), self.dtype) if self._vectors is None else self._vectors.rows
-        return MultiVectors(vectors, self._ends.rows)
+        return None if self._kept is None else width_of(self._kept.rows.shape[1], self.dtype)
 
     def append(self, vectors: MultiVectors) -> None:
         """Add the vectors of m rows behind the others; raises InputError for another width."""
-        if self._vectors is None:
-            self._vectors = GrowingRows(np.empty((0, vectors.dimension), self.dtype))
         self.check_width(vectors.dimension)
-        first = len(self._vectors)
-        self._vectors.append(vectors.vectors)
-        self._ends.append(first + vectors.offsets[1:])
+        self._append(compressed(vectors.vectors, self.dtype), vectors.offsets)
 
     def extend(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add the rows that ``arrays`` gave away behind the others."""
-        self.append(MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"]))
+        kept = arrays["colbert.vectors"]
+        self.check_width(width_of(kept.shape[1], self.dtype))
+        self._append(kept, arrays["colbert.offsets"])
+
+    def _append(self, kept: NDArray[Any], offsets: NDArray[np.int64]) -> None:
+        if self._kept is None:
+            self._kept = GrowingRows(np.empty((0, kept.shape[1]), self.dtype))
+        first = len(self._kept)
+        self._kept.append(kept)
+        self._ends.append(first + offsets[1:])
 
     def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the vectors of the given rows (r,) and their offsets (r + 1,)."""
-        kept = self.gather(rows)
-        return {"colbert.vectors": kept.vectors, "colbert.offsets": kept.offsets}
+        """Return the vectors of the given rows (r,), as they are kept, and offsets (r + 1,)."""
+        held = np.empty((0, kept_width(0, self.dtype)), self.dtype)
+        kept, offsets = _gather(
+            held if self._kept is None else self._kept.rows, self._ends.rows, rows
+        )
+        return {"colbert.vectors": kept, "colbert.offsets": offsets}
 
     def keep(self, rows: NDArray[np.integer[Any]]) -> MultiVectorIndex:
         """Return an index of the given rows (r,) alone; none of them take any width."""
-        return MultiVectorIndex(self.take(rows) if len(rows) else None, dtype=self.dtype)
+        if not len(rows):
+            return MultiVectorIndex(dtype=self.dtype)
+        arrays = self.arrays(rows)
+        # rows that adjoin come as a view, which would hold on to all the others
+        owned = {**arrays, "colbert.vectors": arrays["colbert.vectors"].copy()}
+        return MultiVectorIndex.of_arrays(owned, dtype=self.dtype)
 
     def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return (r,) the number of vectors of each of the given rows."""
@@ -169,26 +192,25 @@ class MultiVectorIndex(ColbertStore):
         return lengths
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
-        """Return the token vectors of the given rows (r,): a view where they adjoin."""
-        return _gather(self.packed, rows)
+        """Return the token vectors of the given rows (r,): a view where floats adjoin."""
+        arrays = self.arrays(rows)
+        return MultiVectors(
+            expanded(arrays["colbert.vectors"], self.dtype), arrays["colbert.offsets"]
+        )
 
 
-def check_colbert_dtype(dtype: str) -> None:
-    """Raise InputError for a precision that no store keeps."""
-    if dtype not in COLBERT_DTYPES:
-        raise InputError(f"colbert dtype expects one of {COLBERT_DTYPES}, got {dtype!r}.")
-
-
-def _gather(packed: MultiVectors, rows: NDArray[np.integer[Any]]) -> MultiVectors:
-    """Return some texts of a pack: a view where they adjoin, otherwise copied by slices."""
-    starts, ends = packed.offsets[rows], packed.offsets[rows + 1]
-    offsets = offsets_of(ends - starts)
+def _gather(
+    kept: NDArray[Any], ends: NDArray[np.int64], rows: NDArray[np.integer[Any]]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return some texts of a pack and their offsets: a view where they adjoin, otherwise copied."""
+    firsts, lasts = ends[rows], ends[rows + 1]
+    offsets = offsets_of(lasts - firsts)
     if not len(rows):
-        return MultiVectors(packed.vectors[:0], offsets)
+        return kept[:0], offsets
     if np.all(np.diff(rows) == 1):
-        return MultiVectors(packed.vectors[starts[0] : ends[-1]], offsets)
-    slices = [packed.vectors[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-    return MultiVectors(np.concatenate(slices), offsets)
+        return kept[firsts[0] : lasts[-1]], offsets
+    slices = [kept[a:b] for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
+    return np.concatenate(slices), offsets
 
 
 def _runs(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:

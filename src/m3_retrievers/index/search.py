@@ -69,7 +69,7 @@ def score(
     """
     wanted = list(dict.fromkeys(ids))
     with index.snapshot():
-        check_known(wanted, index)
+        check_known(wanted, set(index.in_order(wanted)))
         candidates = _candidates(index, query, plan, wanted)
         best = candidates.best(index, None)
     return Hits(best if best is not None else candidates.encoded(encode, None))
@@ -96,7 +96,7 @@ class _Candidates:
         if self.records is not None:
             return None
         hybrid, shares = self._weighed(self.scores)
-        rows = _best(hybrid, self.scores, k)
+        rows = best_rows(hybrid, self.scores, k)
         records = index.get([self.ids[row] for row in rows])
         return scored_hits(records, rows, {**self.scores, "hybrid": hybrid}, shares)
 
@@ -116,7 +116,7 @@ class _Candidates:
         }
         ordered: dict[str, Floats] = {mode: scores[mode] for mode in self.plan.modes}
         hybrid, shares = self._weighed(ordered)
-        rows = _best(hybrid, ordered, k)
+        rows = best_rows(hybrid, ordered, k)
         records = [self.records[row] for row in rows]
         return scored_hits(records, rows, {**ordered, "hybrid": hybrid}, shares)
 
@@ -127,7 +127,7 @@ class _Candidates:
         return scoring.hybrid(counted, self.plan.weights, scales=self.scales), shares
 
 
-def _best(hybrid: Floats, scores: Mapping[str, Floats], k: int | None) -> NDArray[np.intp]:
+def best_rows(hybrid: Floats, scores: Mapping[str, Floats], k: int | None) -> NDArray[np.intp]:
     """Return the places of the k best matches, ties in order of place; None for all places.
 
     What scores exactly 0 in every mode is no match: a text of which the model reads nothing.

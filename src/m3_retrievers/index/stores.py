@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
+from m3_retrievers.index.compressed import ColbertDtype, compressed
 from m3_retrievers.index.dense import DenseIndex
 from m3_retrievers.index.incoming import check_query, check_representations, widths_of
 from m3_retrievers.index.inverted import InvertedIndex, canonical
 from m3_retrievers.index.live import LiveRows
-from m3_retrievers.index.multivector import ColbertDtype, ColbertStore, MultiVectorIndex
+from m3_retrievers.index.multivector import ColbertStore, MultiVectorIndex
+from m3_retrievers.index.pooling import pooled
 from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.packed import Floats, MultiVectors
@@ -50,9 +53,16 @@ class Stores:
         *,
         weighting: TermWeighting | None = None,
         colbert_dtype: ColbertDtype = "float16",
+        colbert_pool_factor: int = 1,
         colbert: ColbertStore | None = None,
     ) -> None:
-        """Start without rows; colbert: where token vectors are kept, None for memory."""
+        """Start without rows.
+
+        colbert_pool_factor: as for ``pooling.pooled``, of what comes in. colbert: where token
+        vectors are kept, None for memory.
+        """
+        check_k(colbert_pool_factor, name="colbert_pool_factor")
+        self.colbert_pool_factor = colbert_pool_factor
         self.stored = as_outputs(modes)
         self.colbert: ColbertStore
         self.dense = DenseIndex()
@@ -85,7 +95,7 @@ class Stores:
         if "sparse" in self.stored:
             self.sparse.append(representations.require("sparse"))
         if "colbert" in self.stored:
-            self.colbert.append(representations.require("colbert"))
+            self.colbert.append(self._pooled(representations))
         if self.weighted is not None:
             self.weighted.append(self.weighted.weighting.count(texts))
         self._widths = widths_of(representations, self.stored)
@@ -101,8 +111,9 @@ class Stores:
         if "sparse" in self.stored:
             arrays |= csr_arrays("sparse", canonical(representations.require("sparse")))
         if "colbert" in self.stored:
-            packed = representations.require("colbert").astype(self.colbert.dtype)
-            arrays |= {"colbert.vectors": packed.vectors, "colbert.offsets": packed.offsets}
+            packed = self._pooled(representations)
+            arrays["colbert.vectors"] = compressed(packed.vectors, self.colbert.dtype)
+            arrays["colbert.offsets"] = packed.offsets
         if self.weighted is not None:
             arrays |= csr_arrays("bm25", self.weighted.weighting.count(texts))
         return arrays
@@ -167,13 +178,19 @@ class Stores:
         modes: Sequence[Output],
         weighting: TermWeighting | None,
         colbert_dtype: ColbertDtype,
+        colbert_pool_factor: int = 1,
     ) -> Stores:
         """Return the rows that ``arrays`` took apart, numbered from 0; no rows take any width."""
         colbert = None
         if "colbert" in modes and len(arrays["colbert.offsets"]) > 1:
-            packed = MultiVectors(arrays["colbert.vectors"], arrays["colbert.offsets"])
-            colbert = MultiVectorIndex(packed, dtype=colbert_dtype)
-        stores = cls(modes, weighting=weighting, colbert_dtype=colbert_dtype, colbert=colbert)
+            colbert = MultiVectorIndex.of_arrays(arrays, dtype=colbert_dtype)
+        stores = cls(
+            modes,
+            weighting=weighting,
+            colbert_dtype=colbert_dtype,
+            colbert_pool_factor=colbert_pool_factor,
+            colbert=colbert,
+        )
         if weighting is not None:
             stores.weighted = WeightedIndex(weighting, csr_of("bm25", arrays))
         stores._own(arrays)
@@ -187,10 +204,17 @@ class Stores:
             for name, array in self.rows(rows).items()
         }
         has_colbert = "colbert" in self.stored
-        kept = Stores(self.stored, colbert=self.colbert.keep(rows if has_colbert else rows[:0]))
+        kept = Stores(
+            self.stored,
+            colbert_pool_factor=self.colbert_pool_factor,
+            colbert=self.colbert.keep(rows if has_colbert else rows[:0]),
+        )
         kept.weighted = None if self.weighted is None else self.weighted.keep(rows)
         kept._own(owned)
         return kept
+
+    def _pooled(self, representations: Representations) -> MultiVectors:
+        return pooled(representations.require("colbert"), factor=self.colbert_pool_factor)
 
     def _own(self, arrays: Arrays) -> None:
         """Take the rows of dense and sparse arrays as the first ones, without a copy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -16,11 +16,12 @@ from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.diversity import FETCHED, TRADE_OFF, mmr
 from m3_retrievers.frameworks.inputs import as_hybrid
-from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
+from m3_retrievers.frameworks.opening import Opens
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
 from m3_retrievers.frameworks.scores import ScoreStyle, check_style
 from m3_retrievers.frameworks.vectors import as_vector
 from m3_retrievers.habits import check_others, guided
-from m3_retrievers.index.base import Filter, Index
+from m3_retrievers.index.base import Filter
 from m3_retrievers.langchain import names
 from m3_retrievers.langchain.documents import (
     from_hit,
@@ -38,7 +39,7 @@ from m3_retrievers.types.representations import Representations
 
 
 @guided(**names.OF_STORE)
-class M3VectorStore(VectorStore):
+class M3VectorStore(Opens, VectorStore):
     """An updatable store whose similarity search is the whole hybrid retrieval.
 
     hybrid: a HybridRetriever, or for an empty store an encoder, M3Embeddings or a model's name.
@@ -248,19 +249,6 @@ class M3VectorStore(VectorStore):
         encoder: the model, M3Embeddings of it, or its name.
         """
         return cls(HybridRetriever.load(folder, _encoder(encoder)))
-
-    @classmethod
-    def open(
-        cls,
-        path: str | Path | Index,
-        encoder: Encoder | Embeddings | str | Path,
-        **options: Unpack[HybridOptions],
-    ) -> M3VectorStore:
-        """Return a store whose every change is on the disk; see ``HybridRetriever.open``.
-
-        path: of the file, made if missing. encoder: the model, M3Embeddings of it, or its name.
-        """
-        return cls(opened_retriever(path, _encoder(encoder), options=options, method=cls.open))
 
     def _nearest(self, embedding: Sequence[float], k: int, filter: Filter | None) -> list[Record]:
         query = Query("", Representations(dense=as_vector(embedding)))

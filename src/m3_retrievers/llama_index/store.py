@@ -24,7 +24,8 @@ from m3_retrievers.checks import check_ids
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.frameworks.inputs import all_of, as_hybrid
-from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever, opened_retriever
+from m3_retrievers.frameworks.opening import Opens
+from m3_retrievers.frameworks.options import HybridOptions, hybrid_retriever
 from m3_retrievers.habits import check_options, check_others, guided
 from m3_retrievers.index.base import Index
 from m3_retrievers.llama_index import names, storage
@@ -37,7 +38,7 @@ from m3_retrievers.retrieval.threads import in_thread
 
 
 @guided(**names.OF_STORE)
-class M3VectorStore(BasePydanticVectorStore):
+class M3VectorStore(Opens, BasePydanticVectorStore):
     """An updatable store that searches by vectors, by terms, or by the whole hybrid score.
 
     hybrid: a HybridRetriever, or for an empty store an encoder, M3Embedding or a model's name.
@@ -255,8 +256,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Write the store to a folder of this name; see ``HybridRetriever.save``.
 
-        ``StorageContext.persist`` names a .json file: the folder stands beside it, and the file
-        says how to read it. Raises InputError for a file system that is not local.
+        Beside the .json file that ``StorageContext.persist`` names, which says how to read it.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InputError(
@@ -287,16 +287,6 @@ class M3VectorStore(BasePydanticVectorStore):
         """
         name = f"{namespace}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
         return cls.from_persist_path(Path(persist_dir) / name, encoder)
-
-    @classmethod
-    def open(
-        cls,
-        path: str | Path | Index,
-        encoder: Encoder | str | Path,
-        **options: Unpack[HybridOptions],
-    ) -> M3VectorStore:
-        """Return a store over a durable index, made if missing; see ``HybridRetriever.open``."""
-        return cls(opened_retriever(path, encoder, options=options, method=cls.open))
 
 
 class _QuestionsOnly(M3Embedding):

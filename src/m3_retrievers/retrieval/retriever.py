@@ -279,13 +279,10 @@ class HybridRetriever(Planned):
         weights: HybridWeights | None = None,
         bm25: BM25 | None = None,
     ) -> HybridRetriever:
-        """Return a retriever over a durable index: every change is on the disk when it returns.
+        """Return a retriever over a durable index; every change is on the disk at its return.
 
-        path: of the file, made if missing, or an index that persists by itself. An option left
-        out is the one kept beside the index, and one given is kept from now on.
-
-        Raises IndexModelError if another model built it, InputError for legs or a BM25 that it
-        was not made with, and SavedIndexError, as DurableIndex does.
+        path: of the file, made if missing, or a persistent index. Options left out are those
+        kept beside it. Raises IndexModelError for another model, and what DurableIndex raises.
         """
         encoder = as_encoder(encoder)
         index, plan = open_index(

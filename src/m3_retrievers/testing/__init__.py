@@ -1,4 +1,4 @@
-"""The contract that an index has to keep, for pytest: see ``IndexContract``."""
+"""What an index and an encoder have to do, as tests for pytest: the table of contents."""
 
 import lazy_loader
 
@@ -9,7 +9,8 @@ require_package("pytest", module="pytest", extra="testing", purpose="m3_retrieve
 import pytest  # noqa: E402
 
 # before any of them is imported, so that a failed assert shows what it compared
-_FILES = ("agreement", "cases", "keeping", "searching", "filtering", "refusing", "lasting")
+_INDEX = ("agreement", "cases", "keeping", "searching", "filtering", "refusing", "lasting")
+_FILES = ("encoder_contract", *_INDEX)
 pytest.register_assert_rewrite(*(f"{__name__}.{file}" for file in _FILES))
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

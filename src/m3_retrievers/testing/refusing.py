@@ -15,6 +15,7 @@ from scipy import sparse as sp
 
 from m3_retrievers.errors import DuplicateIdError, InputError, MissingOutputError
 from m3_retrievers.index.base import Index
+from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.testing.agreement import same_hits, same_records, same_vectors
 from m3_retrievers.testing.cases import Cases, contents
 from m3_retrievers.testing.samples import (
@@ -217,11 +218,11 @@ class Refuses(Cases):
             outputs=self.outputs,
             tolerances=self.tolerances(),
         )
+        exact = LocalIndex(modes=self.outputs, colbert_dtype="float32")
+        exact.add(records(COUNT), represent(COUNT))
         plan = Plan(outputs=tuple(self.outputs))
-        hits = index.search(question(), plan, k=COUNT).hits
-        again = index.search(question(), plan, k=COUNT).hits
-        bounds = self.tolerances(plan)
-        same_hits(again, hits, k=COUNT, plan=plan, tolerances=bounds)
+        found, expected = (one.search(question(), plan, k=COUNT).hits for one in (index, exact))
+        same_hits(found, expected, k=COUNT, plan=plan, tolerances=self.tolerances(plan))
 
     def _refused(self, index: Index, error: type[Exception], call: Callable[[], object]) -> None:
         before = contents(index)

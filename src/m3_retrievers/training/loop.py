@@ -58,6 +58,8 @@ class Optimised(Protocol):
     def save_every(self) -> int: ...
     @property
     def log_every(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,11 @@ def run_job(
     trainer.train(resume_from_checkpoint=_last_checkpoint(job))
     job.module.eval()
     return tuple(trainer.state.log_history)
+
+
+def has_checkpoint(out: str) -> bool:
+    """Whether a run that saves to ``out`` has a complete checkpoint to go on from."""
+    return any((Path(out) / _CHECKPOINTS).glob(f"checkpoint-*/{_COMPLETE}"))
 
 
 def batches_needed(settings: Optimised) -> int:
@@ -219,7 +226,9 @@ def _arguments(settings: Optimised) -> TrainingArguments:
         save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=2,
-        logging_steps=settings.log_every,
+        # a run that is shorter logs its last step
+        logging_steps=min(settings.log_every, settings.steps),
+        dataloader_num_workers=settings.workers,
         seed=settings.seed,
         report_to="none",
         disable_tqdm=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,10 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from m3_retrievers.encoder.batching import plan_batches
 from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, pad, project
+from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.training.collate import Step
 from m3_retrievers.training.gather import gather_encoded, gather_rows
-from m3_retrievers.training.losses import Losses, m3_loss
+from m3_retrievers.training.losses import Losses, m3_loss, self_distillation
+from m3_retrievers.training.prior import LexicalPrior
 from m3_retrievers.training.settings import LossSettings, Mode, TrainSettings
 from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode_scores
 
@@ -37,7 +41,8 @@ class StepResult:
 class M3Module(nn.Module):
     """Backbone and heads of a checkpoint, encoding pieces with gradients.
 
-    modes: the outputs that are computed. settings: the loss's constants.
+    modes: the outputs that are computed. loss: its constants. prior: what the loss's
+    ``prior_share`` holds term weights to.
     """
 
     def __init__(
@@ -51,8 +56,12 @@ class M3Module(nn.Module):
         precision: torch.dtype = torch.float32,
         in_batch_negatives: bool = True,
         cross_device_negatives: bool = False,
+        prior: LexicalPrior | None = None,
     ) -> None:
         super().__init__()
+        self.prior = prior
+        # what a delta is added to stays; the heads are trained, so the anchor keeps its own
+        self.first_heads = copy.deepcopy(model.heads).requires_grad_(False)
         self.backbone = model.backbone
         self.heads = model.heads
         self.checkpoint = model
@@ -65,7 +74,9 @@ class M3Module(nn.Module):
         self.cross_device_negatives = cross_device_negatives
 
     @classmethod
-    def of(cls, model: Checkpoint, settings: TrainSettings) -> M3Module:
+    def of(
+        cls, model: Checkpoint, settings: TrainSettings, *, prior: LexicalPrior | None = None
+    ) -> M3Module:
         """Return the module for a run's settings."""
         return cls(
             model,
@@ -76,6 +87,7 @@ class M3Module(nn.Module):
             precision=torch.bfloat16 if settings.precision == "bfloat16" else torch.float32,
             in_batch_negatives=settings.in_batch_negatives,
             cross_device_negatives=settings.cross_device_negatives,
+            prior=prior,
         )
 
     @property
@@ -86,6 +98,7 @@ class M3Module(nn.Module):
         """Return the losses of one step; ``distill`` lets the ensemble teach the modes."""
         queries, passages = self.encode(step.queries), self.encode(step.passages)
         active = _active(queries, passages)
+        held = self._held(step, queries, passages)
         keys, first = step.keys.to(self.device), 0
         if self.cross_device_negatives:
             passages, first = gather_encoded(passages, device=self.device)
@@ -99,12 +112,41 @@ class M3Module(nn.Module):
             teacher=None if step.teacher is None else step.teacher.to(self.device),
             excluded=self._excluded(step, keys, targets),
         )
-        return StepResult(losses, active)
+        shares = {"prior": self.loss.prior_share}
+        total = sum(
+            (shares.get(name, self.loss.anchor_share) * one for name, one in held.items()),
+            start=losses.total,
+        )
+        return StepResult(Losses(total, {**losses.parts, **held}), active)
 
-    def encode(self, pieces: Sequence[Piece]) -> Encoded:
+    def _held(self, step: Step, queries: Encoded, passages: Encoded) -> dict[str, Tensor]:
+        """Return the losses that keep the model near lexical matching, and near its beginning."""
+        found: dict[str, Tensor] = {}
+        if self.prior is not None and queries.terms is not None and passages.terms is not None:
+            sides = (queries.terms, passages.terms)
+            found["prior"] = torch.stack([self.prior.loss(one) for one in sides]).mean()
+        if self.loss.anchor_share:
+            with torch.no_grad(), self._as_it_began():
+                first = mode_scores(
+                    *(self.encode(one, first=True) for one in (step.queries, step.passages))
+                )
+            now = mode_scores(queries, passages).present()
+            for mode, teacher in first.present().items():
+                if mode != "sparse":
+                    tau = self.loss.temperature
+                    found[f"anchor_{mode}"] = self_distillation(now[mode] / tau, teacher / tau)
+        return found
+
+    def _as_it_began(self) -> AbstractContextManager[None]:
+        """Leave out the low-rank delta; TrainSettings admits an anchor with one alone."""
+        without: AbstractContextManager[None] = self.backbone.disable_adapter()  # type: ignore[operator]
+        return without
+
+    def encode(self, pieces: Sequence[Piece], *, first: bool = False) -> Encoded:
         """Return the representations of n pieces, in their order, with gradients.
 
         Pieces are encoded sorted by length, ``sub_batch_tokens`` padded tokens at a time.
+        first: by the heads as they were before the first step.
         """
         lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
         plan = plan_batches(lengths, budget=self.sub_batch_tokens)
@@ -113,12 +155,14 @@ class M3Module(nn.Module):
             batch = pad(
                 [pieces[row] for row in rows], pad_id=self.checkpoint.pad_id, device=self.device
             )
-            run = partial(checkpoint, self._run, use_reentrant=False)
-            parts.append((batch, run(batch) if self.gradient_caching else self._run(batch)))
+            run = partial(self._run, heads=self.first_heads if first else self.heads)
+            if self.gradient_caching and not first:
+                run = partial(checkpoint, run, use_reentrant=False)
+            parts.append((batch, run(batch)))
         return self._joined(np.concatenate(plan), parts)
 
-    def _run(self, batch: Padded) -> Pass:
-        model = replace(self.checkpoint, backbone=self.backbone, heads=self.heads)
+    def _run(self, batch: Padded, heads: Heads) -> Pass:
+        model = replace(self.checkpoint, backbone=self.backbone, heads=heads)
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=low):
             hidden = hidden_states(model, batch)

@@ -52,7 +52,10 @@ def _save_adapter(
     module: M3Module, folder: Path, *, source: Source, weights: HybridWeights | None
 ) -> None:
     backbone: Any = module.backbone
-    backbone.peft_config["default"].base_model_name_or_path = source.name
+    name = source.name
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())  # a relative path would be another folder elsewhere
+    backbone.peft_config["default"].base_model_name_or_path = name
     # a delta on linear layers has no embeddings; left to itself PEFT asks the hub about them
     backbone.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card

@@ -26,14 +26,22 @@ class LossSettings:
     ensemble score, which is also the teacher of self-distillation. sparse_share: the weight
     of the sparse mode's loss beside the others' 1. teacher: what scores of an outside
     teacher are used for.
+    prior_share: of a loss that holds term weights near those of plain lexical matching
+    (``training.prior``). anchor_share: of a loss by which the model as it began, before the
+    first step, teaches the dense and the ColBERT mode; both keep what training texts cannot show.
     """
 
     temperature: float = 0.02
     ensemble: HybridWeights = field(default_factory=HybridWeights)
     sparse_share: float = 0.1
     teacher: Literal["kl_div", "m3_kd_loss"] = "kl_div"
+    prior_share: float = 0.0
+    anchor_share: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("prior_share", "anchor_share"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} expects a number from 0, got {getattr(self, name)!r}.")
         if not self.temperature > 0:
             raise InputError(f"temperature expects a number above 0, got {self.temperature!r}.")
         if not self.sparse_share > 0:
@@ -104,6 +112,7 @@ class TrainSettings:
     the backbone; heads and scores stay in float32. dropout: None keeps the model's.
     sparse_start: what a new sparse head starts from, inverse document frequencies or chance.
     weights: the hybrid weights the saved model carries. save_every: steps between checkpoints.
+    workers: processes that tokenize ahead of the model; 0 for none.
     """
 
     model: str
@@ -132,6 +141,7 @@ class TrainSettings:
     seed: int = 0
     save_every: int = 200
     log_every: int = 10
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if not self.modes or set(self.modes) - set(MODES):
@@ -143,6 +153,13 @@ class TrainSettings:
             raise InputError(f"precision expects 'float32' or 'bfloat16', got {self.precision!r}.")
         if self.sparse_start not in ("idf", "random"):
             raise InputError(f"sparse_start expects 'idf' or 'random', got {self.sparse_start!r}.")
+        if self.workers < 0:
+            raise InputError(f"workers expects a number from 0, got {self.workers!r}.")
+        if self.loss.anchor_share and self.lora is None:
+            raise InputError(
+                "anchor_share expects a low-rank delta (lora), without which the model as it began "
+                "would be a second one in memory. Add a [lora] table, or leave it out."
+            )
 
 
 _RECORDS: Mapping[str, type] = {
@@ -155,7 +172,7 @@ _RECORDS: Mapping[str, type] = {
 
 
 def read_settings(path: str | os.PathLike[str]) -> TrainSettings:
-    """Return the settings a TOML file states; relative ``data`` and ``out`` start at the file.
+    """Return the settings a TOML file states; relative folders and files start at the file.
 
     Raises InputError where a key is unknown or missing, naming the file.
     """
@@ -167,7 +184,8 @@ def read_settings(path: str | os.PathLike[str]) -> TrainSettings:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is no valid TOML: {error}.") from error
     settings: TrainSettings = _record(TrainSettings, content, str(path))
-    base = path.parent
+    # absolute: the name of the model is saved with a delta on it, and read from anywhere
+    base = path.parent.resolve()
     return dataclasses.replace(
         settings,
         data=tuple(str(base / one) for one in settings.data),

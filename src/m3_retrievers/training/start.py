@@ -23,6 +23,7 @@ from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.forward import hidden_states, pad
 from m3_retrievers.encoder.heads import Heads, HeadSpec
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
+from m3_retrievers.encoder.settings import choose_device
 from m3_retrievers.encoder.source import Source, locate
 from m3_retrievers.errors import MissingHeadError
 from m3_retrievers.training.settings import LoraSettings, TrainSettings
@@ -35,10 +36,13 @@ _RIDGE = 1.0
 _SELF_SCORE = 1.0
 
 
-def start(settings: TrainSettings, texts: Sequence[str]) -> tuple[Source, Checkpoint]:
+def start(
+    settings: TrainSettings, texts: Sequence[str], *, fit: bool = True
+) -> tuple[Source, Checkpoint]:
     """Return where the model lies and the model to train, on the CPU, in float32.
 
-    texts: passages of the training data, which a new sparse head is fitted on.
+    texts: passages of the training data, which a new sparse head is fitted on. fit: False where a
+    checkpoint will fill it.
     """
     source = _source(settings.model)
     model = load(source, device=torch.device("cpu"), dtype=torch.float32)
@@ -54,7 +58,7 @@ def start(settings: TrainSettings, texts: Sequence[str]) -> tuple[Source, Checkp
     model = replace(model, heads=heads)
     if "sparse" in settings.modes and heads.sparse_linear is None:
         heads.sparse_linear = nn.Linear(_width(model), 1)
-        if settings.sparse_start == "idf":
+        if settings.sparse_start == "idf" and fit:
             _start_from_idf(model, list(itertools.islice(texts, _TEXTS)), settings)
     for name, parameter in model.backbone.named_parameters():
         # no output of M3 comes from the pooler; an unused parameter would stall several devices
@@ -129,10 +133,13 @@ def _start_from_idf(model: Checkpoint, texts: Sequence[str], settings: TrainSett
     tokens = [Tokens(one.ids[:room]) for one in tokens]
     frequency = Counter(int(id) for one in tokens for id in np.unique(one.ids))
     states, ids = [], []
+    device = choose_device(None)
+    model.backbone.to(device)
     for piece in cut(tokens, model.frame, max_length=limit, truncation="error"):
-        batch = pad([piece], pad_id=model.pad_id, device=torch.device("cpu"))
-        states.append(hidden_states(model, batch)[0])
+        batch = pad([piece], pad_id=model.pad_id, device=device)
+        states.append(hidden_states(model, batch)[0].cpu())
         ids += piece.ids.tolist()
+    model.backbone.to("cpu")
     hidden = torch.cat(states).double()
     idf = torch.tensor(
         [np.log1p(len(texts) / frequency[one]) if frequency[one] else 0.0 for one in ids]

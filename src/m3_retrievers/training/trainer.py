@@ -16,8 +16,9 @@ from m3_retrievers.training.collate import Collator, Step
 from m3_retrievers.training.data import Example, read_examples
 from m3_retrievers.training.gather import world
 from m3_retrievers.training.guards import SparseGuard, check_loss
-from m3_retrievers.training.loop import Job, batches_needed, run_job
+from m3_retrievers.training.loop import Job, batches_needed, has_checkpoint, run_job
 from m3_retrievers.training.model import M3Module, StepResult
+from m3_retrievers.training.prior import LexicalPrior
 from m3_retrievers.training.saving import save_model
 from m3_retrievers.training.settings import TrainSettings
 from m3_retrievers.training.start import start
@@ -59,8 +60,14 @@ def train(
     plan = Plan(
         examples, settings=settings.batch, steps=batches_needed(settings), seed=settings.seed
     )
-    source, model = start(settings, [one.positives[0] for one in examples])
-    module = M3Module.of(model, settings)
+    # what a checkpoint holds is not fitted first: the idf start takes a minute on a processor
+    fit = not (resume and has_checkpoint(settings.out))
+    source, model = start(settings, [one.positives[0] for one in examples], fit=fit)
+    prior = None
+    if settings.loss.prior_share and "sparse" in settings.modes:
+        texts = [text for one in examples for text in (*one.positives, *one.negatives)]
+        prior = LexicalPrior.of(texts, model.tokenizer, vocabulary_size=model.vocabulary_size)
+    module = M3Module.of(model, settings, prior=prior)
     batch = settings.batch
     job = Job(
         module=module,

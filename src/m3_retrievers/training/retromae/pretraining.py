@@ -64,6 +64,7 @@ class RetroMAESettings:
     seed: int = 0
     save_every: int = 200
     log_every: int = 10
+    workers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("encoder_mask", "decoder_mask"):
