@@ -188,7 +188,8 @@ def _backbone(packed: PackedModel, dtype: torch.dtype) -> BertModel:
     model.load_state_dict(state, strict=True, assign=True)
     for name, buffer in _positions(model):
         model.embeddings.register_buffer(name, buffer, persistent=False)
-    return model.train(False)
+    model.train(False)
+    return model
 
 
 def _positions(model: BertModel) -> Iterator[tuple[str, Tensor]]:
