@@ -83,7 +83,7 @@ MAY_LOAD = {
     "qdrant_client": {"index"},
     "qdrant_edge": {"index"},
     "Stemmer": {"lexical"},
-    "httpx": {"encoder"},
+    "httpx": {"encoder", "index"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
     "transformers": {"encoder", "training"},
