@@ -101,5 +101,8 @@ def test_the_recipes_of_the_benchmarks_are_configs():
     folder = Path(__file__).parent.parent / "benchmarks" / "m3_mini"
     if not folder.is_dir():
         pytest.skip("a source distribution without the benchmarks")
-    assert read_settings(folder / "main.toml").self_distill_from == 300
-    assert read_settings(folder / "first.toml").steps == 150
+    assert read_settings(folder / "main.toml").loss.prior_share == 2.0
+    assert read_settings(folder / "second.toml").loss.prior_share == 3.0
+    assert read_settings(folder / "first_main.toml").self_distill_from == 300
+    for path in folder.parent.glob("m3_mini*/**/*.toml"):
+        assert read_settings(path).lora is not None, path

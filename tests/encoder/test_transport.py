@@ -73,7 +73,11 @@ def test_it_is_asked_again_after_the_time_it_names(transport, server):
     assert time.monotonic() - start >= 0.2
 
 
-@pytest.mark.parametrize("asked", ["3600", formatdate(time.time() + 3600, usegmt=True), "inf"])
+@pytest.mark.parametrize(
+    "asked",
+    ["3600", formatdate(time.time() + 3600, usegmt=True), "inf"],
+    ids=["seconds", "date", "endless"],  # the same in every process that collects
+)
 def test_a_server_that_wants_an_hour_is_not_waited_for(transport, server, asked):
     server.before = lambda _: as_json({}, 503, **{"retry-after": asked})
     with pytest.raises(EncoderUnavailableError, match="status 503"):

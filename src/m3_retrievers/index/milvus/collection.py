@@ -93,21 +93,33 @@ class Collection:
                 yield self._query(among(some), fields)
 
     def pages(
-        self, expression: str, fields: Sequence[str], *, at_once: int = _ROWS_A_PAGE
+        self,
+        expression: str,
+        fields: Sequence[str],
+        *,
+        keys: Sequence[str] | None = None,
+        at_once: int = _ROWS_A_PAGE,
     ) -> Iterator[list[Row]]:
         """Yield the rows that an expression admits, some at a time, in no order.
 
-        Keys are digests, so that each beginning of a key has as many rows as any other.
+        keys: what of them is wanted, None for all.
         """
         self._settle()
-        digits, slices = 0, 1
-        while slices * at_once < self.count():
-            digits, slices = digits + 1, slices * 16
-        for number in range(slices) if self.exists() else ():
-            beginning = f"{number:0{digits}x}" if digits else ""
-            part = f'({expression}) and (key like "{beginning}%")' if digits else expression
-            if rows := self._query(part, fields):
+        slices = self._slices(at_once) if keys is None else map(among, batched(keys, at_once))
+        for some in slices if self.exists() else ():
+            if rows := self._query(f"({expression}) and ({some})", fields):
                 yield rows
+
+    def _slices(self, at_once: int) -> Iterator[str]:
+        """Yield expressions that together admit all rows, about so many each at most.
+
+        Keys are digests, so that each beginning of a key has as many rows as any other.
+        """
+        count, digits = self.count(), 0
+        while 16**digits * at_once < count:
+            digits += 1
+        for number in range(16**digits):
+            yield f'key like "{number:0{digits}x}%"' if digits else 'key like "%"'
 
     def best(
         self, field: str, vector: Any, *, k: int, expression: str
