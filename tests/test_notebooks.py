@@ -31,5 +31,5 @@ def test_a_notebook_is_committed_whole_and_clean(path: Path) -> None:
     assert str(Path.home()) not in path.read_text("utf-8")
 
 
-def test_all_six_are_there() -> None:
-    assert [path.stem[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06"]
+def test_all_seven_are_there() -> None:
+    assert [path.stem[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06", "07"]

@@ -27,6 +27,7 @@ def test_the_readme_has_its_examples():
         "In PostgreSQL": 1,
         "The whole hybrid inside Qdrant": 1,
         "What runs where, and what it weighs": 1,
+        "One file, every change on disk": 1,
     }
 
 
@@ -100,5 +101,8 @@ def test_the_recipes_of_the_benchmarks_are_configs():
     folder = Path(__file__).parent.parent / "benchmarks" / "m3_mini"
     if not folder.is_dir():
         pytest.skip("a source distribution without the benchmarks")
-    assert read_settings(folder / "main.toml").self_distill_from == 300
-    assert read_settings(folder / "first.toml").steps == 150
+    assert read_settings(folder / "main.toml").loss.prior_share == 2.0
+    assert read_settings(folder / "second.toml").loss.prior_share == 3.0
+    assert read_settings(folder / "first_main.toml").self_distill_from == 300
+    for path in folder.parent.glob("m3_mini*/**/*.toml"):
+        assert read_settings(path).lora is not None, path

@@ -1,7 +1,7 @@
 """What self-distillation and hard negatives each add, in the form of the paper's ablation.
 
 Every arm starts from the same backbone with the same seed and takes the same number of steps of
-main.toml; only the one thing is left out. After ``recipe`` has made ``.m3_mini``::
+first_main.toml; only the one thing is left out. After ``recipe`` has made ``.m3_mini``::
 
     python benchmarks/m3_mini/ablation.py --work .m3_mini --data DATA/cranfield DATA/cacm
 """
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def settings(options: argparse.Namespace, arm: str, out: Path) -> TrainSettings:
-    base = read_settings(Path(__file__).parent / "main.toml")
+    base = read_settings(Path(__file__).parent / "first_main.toml")
     lines = options.work / ("train" if arm == "without hard negatives" else "mined")
     small = (lines / "cosqa.jsonl", lines / "cosqa.jsonl", lines / "s2search_en.jsonl")
     return dataclasses.replace(

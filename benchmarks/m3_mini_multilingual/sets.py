@@ -35,8 +35,8 @@ SETS = {
     "selqa_en": 0,
     "scitldr_en": 0,
 }
-MOST = 5000
-NEGATIVES = 3
+MOST = 4000
+NEGATIVES = 2
 
 
 def main() -> None:

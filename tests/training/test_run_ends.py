@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from m3_retrievers import M3Encoder
 from m3_retrievers.cli.train import run
@@ -19,6 +20,10 @@ from m3_retrievers.training import (
     write_examples,
 )
 from m3_retrievers.training import start as start_module
+from m3_retrievers.training.batches import Draw
+from m3_retrievers.training.collate import Collator
+from m3_retrievers.training.model import M3Module
+from m3_retrievers.training.prior import LexicalPrior
 
 EXAMPLES = [
     Example(f"where is the {word}", (f"the {word} is at home",), (f"a {word} is no {other}",))
@@ -49,7 +54,8 @@ def test_a_run_shorter_than_its_log_interval_logs_its_last_step(settings, tmp_pa
         "log_every = 10\n"
     )
     run(config, fresh=True)
-    log = [json.loads(line) for line in (tmp_path / "short/log.jsonl").open(encoding="utf-8")]
+    lines = (tmp_path / "short/log.jsonl").read_text("utf-8").splitlines()
+    log = [json.loads(line) for line in lines]
     assert [line["step"] for line in log if "loss" in line] == [2]
     assert str(tmp_path / "short") in capsys.readouterr().out
 
@@ -77,28 +83,39 @@ def test_a_resumed_run_does_not_fit_the_sparse_head_again(settings, monkeypatch)
 
 
 @pytest.mark.slow
-def test_an_anchor_holds_dense_and_colbert_where_they_began(settings, tmp_path):
-    texts = [one.query for one in EXAMPLES]
-    before = M3Encoder.from_pretrained(
-        settings.model, device="cpu", heads=start_module.HeadSpec(sparse=False, colbert="identity")
-    ).encode_queries(texts)
+def test_an_anchor_is_least_where_the_model_began(settings):
+    """Its teacher is the model without the delta: any other scores are further from it (Gibbs)."""
+    loss = LossSettings(anchor_share=2.0, prior_share=1.0)
+    _, model = start_module.start(replace(settings, loss=loss), [EXAMPLES[0].positives[0]])
+    texts = [text for one in EXAMPLES for text in (*one.positives, *one.negatives)]
+    prior = LexicalPrior.of(texts, model.tokenizer, vocabulary_size=model.vocabulary_size)
+    module = M3Module.of(model, replace(settings, loss=loss), prior=prior)
+    draws = [
+        Draw(one.query, (*one.positives, *one.negatives), None, one.positives) for one in EXAMPLES
+    ]
+    step = Collator(model.tokenizer, model.frame, 64, 64)(draws)
 
-    def moved(anchor: float) -> float:
-        run = replace(
-            settings,
-            out=str(tmp_path / f"anchor {anchor}"),
-            loss=LossSettings(anchor_share=anchor, prior_share=1.0),
-            steps=12,
-            learning_rate=1e-3,
-            warmup_share=0.0,
-        )
-        trained = train(run, EXAMPLES)
-        assert ("anchor_dense" in trained.log[0]) == bool(anchor)
-        assert "anchor_sparse" not in trained.log[0]
-        after = M3Encoder.from_pretrained(trained.folder, device="cpu").encode_queries(texts)
-        return float(abs(after.dense @ after.dense.T - before.dense @ before.dense.T).max())
+    def parts() -> dict[str, float]:
+        losses = module(step).losses
+        found = {name: float(one.detach()) for name, one in losses.parts.items()}
+        anchors = found["anchor_dense"] + found["anchor_colbert"]
+        plain = replace(loss, anchor_share=0.0, prior_share=0.0)
+        module.loss, module.prior = plain, None
+        bare = float(module(step).losses.total.detach())
+        module.loss, module.prior = loss, prior
+        total = float(losses.total.detach())
+        assert total == pytest.approx(bare + 2.0 * anchors + found["prior"], rel=1e-4)
+        return found
 
-    assert moved(50.0) < 0.5 * moved(0.0)
+    before = parts()
+    assert "anchor_sparse" not in before
+    torch.manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    after = parts()
+    assert after["anchor_dense"] > before["anchor_dense"] + 1e-3
+    assert after["anchor_colbert"] > before["anchor_colbert"] + 1e-3
 
 
 def test_an_anchor_without_a_delta_is_refused(settings):

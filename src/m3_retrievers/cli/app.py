@@ -194,12 +194,13 @@ def demo(
     limit: Annotated[
         int | None, typer.Option(help="Index this many docstrings instead of all.")
     ] = None,
+    model: Model = "m3-mini",
 ) -> None:
     """Answer questions from the documentation of Python's standard library."""
     from m3_retrievers.cli.demo import run
 
     with warnings_as_messages():
-        run(out=out, limit=limit)
+        run(out=out, limit=limit, model=model)
 
 
 @app.command()

@@ -26,11 +26,11 @@ QUESTIONS = (
 _SHOWN = 3
 
 
-def run(*, out: Path, limit: int | None) -> None:
+def run(*, out: Path, limit: int | None, model: str) -> None:
     """Index the standard library's docstrings, or open the index of an earlier run, and ask."""
     console = results()
     records = standard_library(limit)
-    encoder = M3Encoder.from_pretrained("m3-mini")
+    encoder = M3Encoder.from_pretrained(model)
     retriever = _opened(out, encoder, records)
     if retriever is None:
         messages.print(

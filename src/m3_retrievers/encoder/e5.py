@@ -103,10 +103,13 @@ class PackedModel:
         self._tensors = dict(self._entry() for _ in range(tensors))
 
     def _entry(self) -> tuple[str, tuple[int, int, int]]:
+        """Return a tensor's name, its kind, how many numbers it has, and where they begin."""
         (length,) = self._take("<H")
         name = self._bytes[self._at : self._at + length].decode()
         self._at += length
-        kind, count, offset, _ = self._take("<BIQQ")
+        kind, count, offset, size = self._take("<BIQQ")
+        if offset + size > len(self._bytes):
+            raise ValueError(f"it ends before its tensor {name!r} does")
         return name, (kind, count, offset)
 
     def _take(self, form: str) -> tuple[Any, ...]:
@@ -185,7 +188,8 @@ def _backbone(packed: PackedModel, dtype: torch.dtype) -> BertModel:
     model.load_state_dict(state, strict=True, assign=True)
     for name, buffer in _positions(model):
         model.embeddings.register_buffer(name, buffer, persistent=False)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _positions(model: BertModel) -> Iterator[tuple[str, Tensor]]:
@@ -226,7 +230,7 @@ def _tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerF
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",

@@ -23,7 +23,7 @@ HIGH_SHARE = 0.2
 # One emoji in a query of three words is a large share and means nothing.
 _FEWEST = 3
 
-_READS_MORE = "BAAI/bge-m3"
+_READS_MORE = "'m3-mini-multilingual' or 'BAAI/bge-m3'"
 
 
 class _Vocabulary(Protocol):
@@ -70,7 +70,7 @@ def find_unread(
         warn(
             f"{name!r} does not know {min(share, 1):.0%} of the tokens in {len(given)} "
             f"text{'s' * (len(given) > 1)}{nothing}. Use a model that reads their language, such "
-            f"as {_READS_MORE!r}.",
+            f"as {_READS_MORE}.",
             UnknownTokenWarning,
         )
     return unread
