@@ -188,7 +188,8 @@ def _backbone(packed: PackedModel, dtype: torch.dtype) -> BertModel:
     model.load_state_dict(state, strict=True, assign=True)
     for name, buffer in _positions(model):
         model.embeddings.register_buffer(name, buffer, persistent=False)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _positions(model: BertModel) -> Iterator[tuple[str, Tensor]]:
@@ -229,7 +230,7 @@ def _tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerF
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",

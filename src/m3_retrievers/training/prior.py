@@ -72,7 +72,8 @@ class LexicalPrior:
         frequency = counts[place].float()
         length = torch.bincount(terms.rows)[terms.rows].float() / _USUAL_LENGTH
         saturated = frequency * (_K1 + 1) / (frequency + _K1 * (1 - _B + _B * length))
-        return self.idf.to(saturated.device)[terms.ids] * saturated
+        weights: Tensor = self.idf.to(saturated.device)[terms.ids] * saturated
+        return weights
 
     def loss(self, terms: Terms) -> Tensor:
         """Return the mean squared distance of the weights to the prior's, in its own unit.
