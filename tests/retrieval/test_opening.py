@@ -136,3 +136,20 @@ def test_saving_a_durable_index_says_that_nothing_needs_it(encoder, tmp_path):
     with pytest.raises(InputError, match="Nothing needs saving"):
         retriever.save(tmp_path / "folder")
     close(retriever)
+
+
+def test_an_engines_address_opens_that_engine_and_not_a_file_of_that_name(tiny_m3, tmp_path):
+    pytest.importorskip("qdrant_edge", reason="Qdrant without a server")
+    encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu")
+    address = f"qdrant:{tmp_path / 'data'}"
+    weights = HybridWeights(dense=1, sparse=1, colbert=0)
+    retriever = HybridRetriever.open(address, encoder, weights=weights)
+    retriever.add(["the river rose", "a librarian"], ids=["river", "librarian"])
+    before = retriever.search("the river rose", k=2)
+    retriever.index.close()
+    again = HybridRetriever.open(address, encoder)
+    assert type(again.index).__name__ == "QdrantIndex"
+    assert again.index.modes == {"dense", "sparse"}
+    assert again.weights == weights
+    assert [hit.id for hit in again.search("the river rose", k=2)] == [hit.id for hit in before]
+    again.index.close()
