@@ -24,7 +24,10 @@ def run(script: str, folder: Path, *options: str):
         f"sys.argv = [{script!r}, *{list(options)!r}];"
         f"runpy.run_path({str(FAULTS / script)!r}, run_name='__main__')"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAULTS.parent), *sys.path])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(FAULTS), str(FAULTS.parent), *sys.path]),
+    }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True,
