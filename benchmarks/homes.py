@@ -38,11 +38,16 @@ def main() -> None:
     for home in options.homes:
         if options.step == "agree":
             found = _process("agree", home, options)
-            held["agree"][home] = found["hits"]
+            held["agree"][home] = [_line(hits) for hits in found["hits"]]
         else:
             _keep(held["runs"], _measured(home, options))
         held["machine"] = machine(threads=1)
         write_result(RESULT, held)
+
+
+def _line(hits: list[list[Any]]) -> str:
+    """Return hits as ``number:score`` in their order: short, so that all can be kept."""
+    return " ".join(f"{int(id.removeprefix('text-'))}:{score}" for id, score in hits)
 
 
 def _measured(home: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ directions would have no neighbours, and every approximate index would look bad.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,11 +97,17 @@ def real(
     work: Path, *, documents: int, queries: int
 ) -> tuple[list[Record], Representations, list[Query]]:
     """Return passages of the standard library and questions, encoded once by m3-mini."""
-    encoder = M3Encoder.from_pretrained("m3-mini", document_max_length=128)
-    texts = standard_library_texts(documents)
-    asked = standard_library_questions(queries)
-    encoded = _kept(work / "documents", lambda: encoder.encode_documents(texts, show_progress=True))
-    questions = _kept(work / "queries", lambda: encoder.encode_queries(asked))
+    kept = work / "texts.json"  # to find them takes longer than most homes need
+    if not kept.exists():
+        found = standard_library_texts(documents), standard_library_questions(queries)
+        kept.write_text(json.dumps(found))
+    texts, asked = json.loads(kept.read_text())
+
+    def encoder() -> M3Encoder:
+        return M3Encoder.from_pretrained("m3-mini", document_max_length=32)
+
+    encoded = _kept(work / "documents", lambda: encoder().encode_documents(texts))
+    questions = _kept(work / "queries", lambda: encoder().encode_queries(asked))
     made = [Record(f"text-{at:05}", text, {"at": at}) for at, text in enumerate(texts)]
     return made, encoded, [Query(text, questions[at]) for at, text in enumerate(asked)]
 

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from common import RESULTS
 
 PAGE = Path(__file__).with_name("homes.md")
-PICTURE = RESULTS / "homes.svg"
+PICTURE = RESULTS / "homes.png"
 NAMES = {
     "local": "LocalIndex",
     "durable": "DurableIndex",
@@ -46,8 +46,14 @@ def write_page(held: dict[str, Any]) -> None:
     draw([run for run in held["runs"] if "query_ms" in run])
 
 
-def agreement(hits: dict[str, list[list[list[Any]]]]) -> str:
-    """Return a table of how often each home has LocalIndex's first ten."""
+def agreement(lines_of: dict[str, list[str]]) -> str:
+    """Return a table of how often each home has LocalIndex's first ten.
+
+    lines_of: by home, the hits of each question as ``number:score``.
+    """
+    hits = {home: [_hits(line) for line in found] for home, found in lines_of.items()}
+    if "local" not in hits:
+        return "Not measured yet."
     lines = [
         "| home | the same ten | in the same order | largest difference of a score |",
         "| --- | ---: | ---: | ---: |",
@@ -59,12 +65,15 @@ def agreement(hits: dict[str, list[list[list[Any]]]]) -> str:
         same = sum(set(one) == set(other) for one, other in ids)
         order = sum(one == other for one, other in ids)
         off = max(
-            abs(score - dict(map(tuple, other)).get(id, score))
-            for one, other in pairs
-            for id, score in one
+            abs(score - dict(other).get(id, score)) for one, other in pairs for id, score in one
         )
         lines.append(f"| {NAMES[home]} | {same} of {len(ids)} | {order} | {off:.0e} |")
     return "\n".join(lines)
+
+
+def _hits(line: str) -> list[tuple[str, float]]:
+    pairs = (one.partition(":") for one in line.split())
+    return [(id, float(score)) for id, _, score in pairs]
 
 
 def measured(runs: list[Run], documents: int, colbert: int) -> str:
@@ -73,8 +82,8 @@ def measured(runs: list[Run], documents: int, colbert: int) -> str:
     lines = [
         f"**{documents:,} documents, {with_colbert}**",
         "",
-        "| home | build, s | update, ms | open, s | query p50 / p99, ms | filtered p50, ms "
-        "| CPU a query, ms | memory, MB | disk, MB | recall@10 |",
+        "| home | load | build, s (CPU) | update, ms | open, s | query p50 / p99, ms (CPU) "
+        "| filtered p50, ms | memory, MB | disk, MB | recall@10 |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     wanted = [run for run in runs if (run["documents"], run["colbert"]) == (documents, colbert)]
@@ -92,13 +101,12 @@ def _row(run: Run) -> str:
     build = run["build_s"] + run.get("optimize_s", 0)
     query, recall = run["query_ms"], run.get("recall_at_10")
     cells = [
-        f"{build:.1f}",
+        f"{run['load']:.0f}",
+        f"{build:.1f}{_cpu(run['build_cpu_s'], digits=1)}",
         f"{run['update_ms']['p50']:.1f}",
         f"{run['open_s']:.2f}" if "open_s" in run else "–",
-        f"{query['p50']:.0f} / {query['p99']:.0f}",
+        f"{query['p50']:.0f} / {query['p99']:.0f}{_cpu(run['cpu_ms_a_query'])}",
         f"{run['filtered_ms']['p50']:.0f}",
-        # of an engine in another process it is not known
-        "–" if run["home"] == "postgresql" else f"{run['cpu_ms_a_query']:.0f}",
         f"{run['memory_mb']:,}",
         f"{run['disk_mb']:,}",
         "–" if recall is None else f"{recall:.3f}",
@@ -106,14 +114,17 @@ def _row(run: Run) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
+def _cpu(value: float | None, *, digits: int = 0) -> str:
+    return "" if value is None else f" ({value:.{digits}f})"
+
+
 def draw(runs: list[Run]) -> None:
-    """Draw a query's time, the memory and the disk over the number of documents."""
-    mpl.use("svg")
+    """Draw a query's processor time, the memory and the disk over the number of documents."""
+    mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    mpl.rcParams["svg.hashsalt"] = "homes"
     panels = {
-        "query, median, ms": lambda run: run["query_ms"]["p50"],
+        "query, ms of CPU": lambda run: run["cpu_ms_a_query"],
         "memory, MB": lambda run: run["memory_mb"],
         "disk, MB": lambda run: run["disk_mb"],
     }
@@ -123,7 +134,7 @@ def draw(runs: list[Run]) -> None:
             own = sorted(
                 (run["reached"], value(run))
                 for run in runs
-                if run["home"] == home and run["colbert"]
+                if run["home"] == home and run["colbert"] and value(run) is not None
             )
             if own:
                 axis.plot(
@@ -134,8 +145,7 @@ def draw(runs: list[Run]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=5, loc="outside lower center", frameon=False)
-    figure.savefig(PICTURE, metadata={"Date": None})
-    figure.savefig(PICTURE.with_suffix(".png"), dpi=110)
+    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
     print(f"written: {PICTURE}")
 
 

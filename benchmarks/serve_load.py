@@ -29,13 +29,7 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from common import (
-    RESULTS,
-    machine,
-    standard_library_questions,
-    standard_library_texts,
-    write_result,
-)
+from common import RESULTS, machine, passages, write_result
 
 from m3_retrievers import M3Encoder
 
@@ -151,6 +145,26 @@ async def _ask(
             seen.largest_difference = max(seen.largest_difference, float(difference))
 
 
+def reference(count: int) -> tuple[list[str], list[str]]:
+    """Return so many questions and passages out of Python's language reference.
+
+    The passages have from 100 to 1,600 characters, and are spread over these lengths.
+    """
+    from pydoc_data.topics import topics
+
+    rng = random.Random(0)
+    names = sorted(topics)
+    questions = [f"how do I use {name.replace('-', ' ')} in Python?" for name in names]
+    cut = [
+        next(passages(topics[name].partition("\n\n")[2], size=rng.randint(100, 1600)), "").strip()
+        for name in names
+    ]
+    found = [text for text in cut if len(text) >= 100]
+    return rng.sample(questions, min(count, len(questions))), rng.sample(
+        found, min(count, len(found))
+    )
+
+
 def memory_of(pid: int) -> int:
     """Return a process's resident memory in kB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -190,11 +204,7 @@ def main() -> None:
     try:
         about = wait_until_up(url)
         encoder = M3Encoder.from_pretrained(options.model, device="cpu", keep=None)
-        texts = Texts(
-            encoder,
-            standard_library_questions(options.texts),
-            standard_library_texts(options.texts),
-        )
+        texts = Texts(encoder, *reference(options.texts))
         rounds = []
         for clients, seconds, cancelled in (
             (1, options.seconds / 10, 0.0),

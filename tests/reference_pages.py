@@ -23,6 +23,7 @@ ROOMS = (
     "m3_retrievers.explain",
     "m3_retrievers.evaluation",
     "m3_retrievers.training",
+    "m3_retrievers.serve",
     "m3_retrievers.scoring",
     "m3_retrievers.testing",
     "m3_retrievers.lexical.tokenizers",

@@ -27,6 +27,7 @@ def test_the_readme_has_its_examples():
         "In PostgreSQL": 1,
         "The whole hybrid inside Qdrant": 1,
         "What runs where, and what it weighs": 1,
+        "One file, every change on disk": 1,
     }
 
 

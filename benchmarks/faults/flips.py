@@ -14,11 +14,14 @@ earlier commit, whole.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,67 +95,96 @@ def make(path: Path, *, crash: bool) -> list[Any]:
     return states
 
 
-def flip_file(folder: Path, every: int) -> dict[str, Any]:
+def flip_file(folder: Path, every: int, workers: int) -> dict[str, Any]:
     """Change each byte of the closed file."""
     path = folder / "whole.index"
     before = make(path, crash=False)
     content = path.read_bytes()
-    before_adding = answers(path, adding=True)
-    assert len(before_adding) == 2
-    ended: Counter[str] = Counter()
-    for at in range(0, len(content), every):
-        changed = bytearray(content)
-        changed[at] ^= 1 << (at % 8)
-        target = folder / "changed.index"
-        target.write_bytes(bytes(changed))
-        found = answers(target, adding=True)
-        if isinstance(found[0], str):
-            ended[found[0]] += 1
-        else:
-            assert found == before_adding, f"byte {at} changed an answer"
-            ended["no effect"] += 1
-        for beside in folder.glob("changed.index*"):
-            beside.unlink()
-    assert before[0] == before_adding[0]
-    return {"bytes": len(content), "changed": len(range(0, len(content), every)), **ended}
+    expected = answers(path, adding=True)
+    assert len(expected) == 2
+    assert before[0] == expected[0]
+    return shared(workers, every, len(content), partial(tried, content, b"", expected))
 
 
-def flip_log(folder: Path, every: int) -> dict[str, Any]:
+def flip_log(folder: Path, every: int, workers: int) -> dict[str, Any]:
     """Change each byte of the log that a kill left."""
     path = folder / "killed.index"
     states = make(path, crash=True)
     main, log = path.read_bytes(), path.with_name("killed.index-wal").read_bytes()
+    return shared(workers, every, len(log), partial(tried, main, log, states))
+
+
+def tried(main: bytes, log: bytes, expected: list[Any], places: range) -> Counter[str]:
+    """Return how many changes ended in which way, one byte changed at a time.
+
+    log: whose bytes are changed where there are any, else those of the file. expected: what
+    an unchanged file says before and after adding, or after each of the log's commits.
+    """
     ended: Counter[str] = Counter()
-    for at in range(0, len(log), every):
-        changed = bytearray(log)
-        changed[at] ^= 1 << (at % 8)
-        target = folder / "changed.index"
-        target.write_bytes(main)
-        target.with_name("changed.index-wal").write_bytes(bytes(changed))
-        found = answers(target)[0]
-        if isinstance(found, str):
-            ended[found] += 1
-        elif found == states[-1]:
-            ended["no effect"] += 1
-        else:
-            assert found in states, f"byte {at} of the log changed an answer"
-            ended["an earlier commit, whole"] += 1
-        for beside in folder.glob("changed.index*"):
-            beside.unlink()
-    return {"bytes": len(log), "changed": len(range(0, len(log), every)), **ended}
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        target = Path(folder) / "changed.index"
+        for at in places:
+            changed = bytearray(log or main)
+            changed[at] ^= 1 << (at % 8)
+            target.write_bytes(main if log else bytes(changed))
+            if log:
+                target.with_name("changed.index-wal").write_bytes(bytes(changed))
+            found = answers(target, adding=not log)
+            if isinstance(found[0], str):
+                ended[found[0]] += 1
+            elif found == (expected[-1:] if log else expected):
+                ended["no effect"] += 1
+            else:
+                assert log, f"byte {at} changed an answer"
+                assert found[0] in expected, f"byte {at} of the log changed an answer"
+                ended["an earlier commit, whole"] += 1
+            for beside in Path(folder).iterdir():
+                beside.unlink()
+    return ended
+
+
+def shared(
+    workers: int, every: int, size: int, work: Callable[[range], Counter[str]]
+) -> dict[str, Any]:
+    """Share the places 0, every, … of so many bytes among forked workers."""
+    pipes = []
+    for number in range(workers):
+        source, out = os.pipe()
+        if not os.fork():
+            try:
+                found = work(range(number * every, size, every * workers))
+                os.write(out, json.dumps(found).encode())
+            except AssertionError as error:
+                print(error, file=sys.stderr)
+            finally:
+                os._exit(0)
+        os.close(out)
+        pipes.append(source)
+    ended: Counter[str] = Counter()
+    for source in pipes:
+        with os.fdopen(source, "rb") as pipe:
+            ended.update(json.loads(pipe.read()))  # nothing at all where a worker failed
+    assert sum(ended.values()) == len(range(0, size, every))
+    return {"bytes": size, "changed": sum(ended.values()), **ended}
+
+
+def _memory() -> str | None:
+    """Return a folder in memory, where syncing costs nothing; None where there is none."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="change every n-th byte of the file")
-    parser.add_argument("--every-log", type=int, default=7, help="and of the log")
+    parser.add_argument("--every-log", type=int, default=1, help="and of the log")
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    sqlite._PAGE_BYTES = 1_024  # a page a table is the least there is; small ones hold few zeros
+    sqlite._PAGE_BYTES = 512  # a page a table is the least there is; small ones hold few zeros
     folder = Path(tempfile.mkdtemp())
     start = time.perf_counter()
     result = {
-        "file": flip_file(folder, options.every),
-        "log": flip_log(folder, options.every_log),
+        "file": flip_file(folder, options.every, options.workers),
+        "log": flip_log(folder, options.every_log, options.workers),
         "seconds": round(time.perf_counter() - start, 1),
         "machine": machine(threads=1),
     }

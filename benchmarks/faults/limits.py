@@ -139,18 +139,23 @@ def mounted(work: Callable[[Path], dict[str, Any]], *, megabytes: int) -> dict[s
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--without-mounts", action="store_true")
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     result = {
         "a file of 2 MB at most, durable": limited(lambda: fill(folder / "my.index"), megabytes=2),
         "a file of 1 MB at most, snapshot": limited(
             lambda: fill_folder(folder / "snapshot"), megabytes=1
         ),
-        "a disk of 4 MB, durable": mounted(lambda disk: fill(disk / "my.index"), megabytes=4),
-        "a disk of 4 MB, snapshot": mounted(lambda disk: fill_folder(disk / "s"), megabytes=4),
-        "read-only": mounted(read_only, megabytes=8),
         "machine": machine(threads=1),
     }
+    if not options.without_mounts:
+        result |= {
+            "a disk of 4 MB, durable": mounted(lambda disk: fill(disk / "my.index"), megabytes=4),
+            "a disk of 4 MB, snapshot": mounted(lambda disk: fill_folder(disk / "s"), megabytes=4),
+            "read-only": mounted(read_only, megabytes=8),
+        }
     write_result(RESULTS / "faults_limits.json", result)
 
 

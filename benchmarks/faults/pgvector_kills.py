@@ -151,11 +151,12 @@ def kill(server: Server) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60, help="no trial begins after these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "faults_pgvector.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="m3pg-", ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder), fsync="on")
+        server = Server(Path(folder))
         server.make()
         server.start()
         try:
@@ -170,7 +171,10 @@ def main() -> None:
                 started = time.perf_counter()
                 call()
                 run.seconds[name] = time.perf_counter() - started
-            trials = [run.trial(OPERATIONS[at % 4]) for at in range(options.trials)]
+            until = time.monotonic() + 60 * options.minutes
+            trials = []
+            while len(trials) < options.trials and time.monotonic() < until:
+                trials.append(run.trial(OPERATIONS[len(trials) % 4]))
             run.index.close()
         finally:
             server.stop()

@@ -1,6 +1,7 @@
 from .encoder.combined import CombinedEncoder as CombinedEncoder
 from .encoder.encoder import M3Encoder as M3Encoder
 from .encoder.heads import HeadSpec as HeadSpec
+from .encoder.remote.connection import Connection as Connection
 from .encoder.remote.http import HttpEncoder as HttpEncoder
 from .encoder.remote.tei import TeiEncoder as TeiEncoder
 from .encoder.remote.vllm import VllmEncoder as VllmEncoder

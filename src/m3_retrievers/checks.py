@@ -5,6 +5,7 @@ Every message says what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from importlib.util import find_spec
 
@@ -59,6 +60,13 @@ def check_new(ids: Iterable[str], index: Container[str]) -> None:
             f"add expects new ids, got {known!r:.80}, which is in the index. "
             "Use upsert to replace it, or another id."
         )
+
+
+def check_distinct(ids: Sequence[str]) -> None:
+    """Raise DuplicateIdError for the first id that comes twice."""
+    if len(set(ids)) != len(ids):
+        repeated = next(id for id, count in Counter(ids).items() if count > 1)
+        raise DuplicateIdError(f"expected each id once in a call, got {repeated!r:.80} twice.")
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -46,6 +46,31 @@ def test_an_index_is_brought_up_to_date(run, docs, tiny_m3, tmp_path, encoded):
     assert encoded == ["Dogs bark."]
 
 
+def test_a_durable_file_is_brought_up_to_date_and_searched(run, docs, tiny_m3, tmp_path, encoded):
+    out = tmp_path / "notes.index"
+    options = ("--out", out, "--model", tiny_m3)
+    assert "2 passages of 2 files" in run("index", docs, *options).out
+    (docs / "cats.txt").unlink()
+    (docs / "dogs.txt").write_text("Dogs bark.")
+    encoded.clear()
+    assert "(1 new or changed, 1 removed)" in run("index", docs, *options).out
+    assert encoded == ["Dogs bark."]
+    assert out.is_file()
+    found = json.loads(run("search", out, "dogs", "--model", tiny_m3, "--json").out)
+    assert {hit["metadata"]["source"] for hit in found["hits"]} == {"csv.md", "dogs.txt"}
+    unnamed = run("search", out, "dogs")
+    assert unnamed.code == 1
+    assert f"--model {tiny_m3}" in unnamed.message
+
+
+def test_searching_a_durable_file_that_is_not_there_makes_none(run, tiny_m3, tmp_path):
+    for options in ([], ["--model", tiny_m3]):
+        done = run("search", tmp_path / "no.index", "q", *options)
+        assert done.code == 1
+        assert "no" in done.message
+    assert not (tmp_path / "no.index").exists()
+
+
 def test_a_result_can_be_read_by_programs(run, docs, tiny_m3, tmp_path):
     (docs / "picture.png").write_bytes(b"png")
     out = tmp_path / "index"

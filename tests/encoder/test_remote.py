@@ -116,13 +116,13 @@ def test_vllm_gives_the_local_models_vectors_but_for_that_of_eos(from_vllm, enco
 
 
 def test_how_much_the_missing_eos_moves_a_colbert_score(from_vllm, encoder):
-    """0.05 on average over these texts, with random weights: their order is mostly kept."""
+    """0.018 on average, 0.056 at most with these random weights; 0.0024 and 0.011 with m3-mini."""
     texts = list(SENTENCES[:8])
     there, here = from_vllm.encode_documents(texts).colbert, encoder.encode_documents(texts).colbert
     moved = np.abs(maxsim(there, there) - maxsim(here, here))
     off_diagonal = moved[~np.eye(len(texts), dtype=bool)]
     assert np.diag(moved).max() < 1e-5  # a text finds itself either way
-    assert 1e-3 < off_diagonal.mean() < 0.1
+    assert 5e-3 < off_diagonal.mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["tei", "vllm"])

@@ -28,6 +28,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow  # each is quick; together they take 20 seconds
 class TestEmbedded(IndexContract):
     colbert_tolerance = 1e-3  # float16, as LocalIndex keeps them
     two_handles = False

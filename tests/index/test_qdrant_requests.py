@@ -28,7 +28,7 @@ def server():
 @pytest.fixture
 def index(server):
     index = QdrantIndex(server.client())
-    index.add(records(COUNT), represent(COUNT))
+    index.add(dated(), represent(COUNT))
     server.seen.clear()
     server.bodies.clear()
     return index
@@ -37,8 +37,16 @@ def index(server):
 @pytest.fixture(scope="module")
 def exact():
     exact = LocalIndex(colbert_dtype="float32")
-    exact.add(records(COUNT), represent(COUNT))
+    exact.add(dated(), represent(COUNT))
     return exact
+
+
+def dated():
+    days = [f"2024-{1 + at % 4:02}-{1 + at % 28:02}" for at in range(COUNT)]
+    return [
+        Record(record.id, record.text, {**record.metadata, "day": day})
+        for record, day in zip(records(COUNT), days, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +56,11 @@ def exact():
         {"filter": {"even": True}},
         {"filter": {"number": {"$gte": 3, "$lt": 30}, "$not": {"tags": "tag1"}}},
         {"ids": ["d01", "d02", "d30"]},
+        {"filter": {"day": {"$gte": "2024-02-01", "$lt": "2024-03"}}},
+        {"filter": {"number": {"$in": []}}},
         {"filter": {"$or": [{"number": 2.0}, {"tags": {"$in": ["tag3"]}}]}, "ids": ["d02", "d03"]},
     ],
-    ids=lambda options: " and ".join(options) or "everything",
+    ids=lambda options: " and ".join([*options.get("filter", {}), *options.get("ids", [])]),
 )
 def test_a_hybrid_search_is_one_request(index, server, exact, options):
     plan = Plan(recall=Recall(dense=9, lexical=7))

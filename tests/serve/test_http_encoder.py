@@ -145,10 +145,8 @@ def test_what_the_server_refuses_is_an_error_here(tiny_m3):
 
 
 def test_tei_encoder_reads_this_server_as_well(url, encoder, tiny_m3):
-    remote = TeiEncoder(
-        url, heads=tiny_m3, pooling="cls", connection=Connection(batch_tokens=512), keep=None
-    )
-    remote.__dict__["_info"] = {"max_client_batch_size": 8}  # this server has no /info
+    connection = Connection(batch_tokens=512)
+    remote = TeiEncoder(url, heads=tiny_m3, connection=connection, keep=None)
     found, expected = remote.encode_documents(TEXTS), encoder.encode_documents(TEXTS)
     np.testing.assert_allclose(found.dense, expected.dense, atol=1e-5)
     np.testing.assert_allclose(found.colbert.vectors, expected.colbert.vectors, atol=1e-5)

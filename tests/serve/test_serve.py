@@ -359,6 +359,32 @@ async def test_an_answer_that_takes_too_long_is_given_up(encoder):
         assert (await ask(client, "c")).status_code == 200
 
 
+async def test_a_request_that_never_ends_is_given_up_and_one_that_breaks_off_is_no_failure(encoder):
+    app = create_app(encoder, limits=Limits(timeout=0.1))
+
+    async def asked(*messages):
+        """Return the status of a request of which these messages come, and then none."""
+        left, statuses = list(messages), []
+
+        async def receive():
+            if not left:
+                await asyncio.sleep(10)
+            return left.pop(0)
+
+        async def send(message):
+            statuses.append(message.get("status"))
+
+        headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/embed", "headers": headers}
+        await app({**scope, "query_string": b"", "server": ("localhost", 80)}, receive, send)
+        return statuses[0]
+
+    async with app.router.lifespan_context(app):
+        part = {"type": "http.request", "body": b'{"inputs": ', "more_body": True}
+        assert await asked(part) == 408
+        assert await asked(part, {"type": "http.disconnect"}) == 499
+
+
 async def test_while_the_model_works_the_server_answers(held):
     model, client, _ = held
     model.leave.clear()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from m3_retrievers.checks import check_new
+from m3_retrievers.checks import check_distinct, check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
@@ -35,7 +35,7 @@ from m3_retrievers.index.durable_table import FollowingTable
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.table import Table, check_distinct, too_many_dead
+from m3_retrievers.index.table import Table, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.plan import Mode

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from m3_retrievers import scoring
-from m3_retrievers.checks import check_ids, check_k, check_known, check_new
-from m3_retrievers.errors import DuplicateIdError, MissingOutputError
+from m3_retrievers.checks import check_distinct, check_ids, check_k, check_known, check_new
+from m3_retrievers.errors import MissingOutputError
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.conditions import parse_filter
@@ -136,11 +136,8 @@ class EngineIndex(ABC):
     def _repr_html_(self) -> str:
         from m3_retrievers.display import markup
 
-        facts = {
-            "place": self.place,
-            "documents": len(self),
-            "modes": ", ".join(sorted(self.modes)),
-        }
+        modes = ", ".join(sorted(self.modes))
+        facts = {"place": self.place, "documents": len(self), "modes": modes}
         return markup.facts(type(self).__name__, facts)
 
     def add(self, records: Sequence[Record], representations: Representations) -> None:
@@ -205,13 +202,7 @@ class EngineIndex(ABC):
 
     def _checked(self, records: Sequence[Record], representations: Representations) -> list[Record]:
         kept = [stored_record(record) for record in check_records(records)]
-        seen: set[str] = set()
-        for record in kept:
-            if record.id in seen:
-                raise DuplicateIdError(
-                    f"expected each id once in a call, got {record.id!r:.80} twice."
-                )
-            seen.add(record.id)
+        check_distinct([record.id for record in kept])
         if kept:
             check_representations(
                 representations, stored=self.stored, count=len(kept), held=self._widths()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def open(
     *,
     modes: Sequence[Output] | None = None,
     weighting: TermWeighting | None = None,
+    restore: Callable[[Mapping[str, Any]], TermWeighting] | None = None,
     create: bool = True,
 ) -> Index:
     """Return the index at an address; a new one is made there where there is none.
@@ -59,7 +60,8 @@ def open(
     ======================================  ==================================================
 
     modes: what a new index keeps, of ``"dense"``, ``"sparse"``, ``"colbert"``; None for all.
-    weighting: adds BM25 to a new one, in a file or in Qdrant. create: False makes nothing.
+    weighting: adds BM25 to a new one, in a file or in Qdrant. restore: makes the BM25 of an index
+    in a file or a folder again (``BM25.from_state``). create: False makes nothing.
     For other options make the class itself: keys and tokens do not belong into an address.
 
     Raises InputError for an address of another kind, MissingExtraError with the pip command for
@@ -74,7 +76,9 @@ def open(
         )
     if home.snapshot:
         assert home.path is not None
-        return LocalIndex.load(home.path)
+        return LocalIndex.load(home.path, weighting=restore)
+    if home.engine == "sqlite":
+        return _durable(home.target, modes, weighting, restore)
     return _ENGINES[home.engine](home.target, modes, weighting)
 
 
@@ -94,7 +98,7 @@ def parse_address(address: str | Path) -> Address:
     scheme, rest = found[1].lower(), found[2]
     if scheme in _POSTGRES:
         return Address("postgresql", str(address), None)
-    if scheme not in _ENGINES or not rest:
+    if scheme not in ("sqlite", *_ENGINES) or not rest:
         # what follows the scheme may hold a password
         raise InputError(
             f"expected an address such as 'qdrant:./data', 'milvus:./m.db', 'postgresql://…' or "
@@ -115,10 +119,15 @@ def shown_address(address: str | Path) -> str:
     return re.sub(r"(?<=://)[^/?#]*@|\?.*", "", text) if "://" in text else text
 
 
-def _durable(target: str, modes: Sequence[Output] | None, weighting: TermWeighting | None) -> Index:
+def _durable(
+    target: str,
+    modes: Sequence[Output] | None,
+    weighting: TermWeighting | None,
+    restore: Callable[[Mapping[str, Any]], TermWeighting] | None,
+) -> Index:
     from m3_retrievers.index.durable import DurableIndex
 
-    return DurableIndex(target, modes=modes, weighting=weighting)
+    return DurableIndex(target, modes=modes, weighting=weighting, restore=restore)
 
 
 def _qdrant(target: str, modes: Sequence[Output] | None, weighting: TermWeighting | None) -> Index:
@@ -152,7 +161,6 @@ def _without(weighting: TermWeighting | None, name: str) -> None:
 
 
 _ENGINES: dict[str, Callable[[str, Any, Any], Index]] = {
-    "sqlite": _durable,
     "qdrant": _qdrant,
     "milvus": _milvus,
     "postgresql": _postgresql,

@@ -64,10 +64,11 @@ class Stores:
         check_k(colbert_pool_factor, name="colbert_pool_factor")
         self.colbert_pool_factor = colbert_pool_factor
         self.stored = as_outputs(modes)
-        self.colbert: ColbertStore
         self.dense = DenseIndex()
         self.sparse = InvertedIndex()
-        self.colbert = MultiVectorIndex(dtype=colbert_dtype) if colbert is None else colbert
+        self.colbert: ColbertStore = (
+            MultiVectorIndex(dtype=colbert_dtype) if colbert is None else colbert
+        )
         self.weighted = None if weighting is None else WeightedIndex(weighting)
         self._widths: dict[str, int] = {}
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.checks import check_known
-from m3_retrievers.errors import DuplicateIdError
+from m3_retrievers.checks import check_distinct, check_known
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.filters import FilteredRows
 from m3_retrievers.index.live import LiveRows
@@ -23,13 +22,6 @@ from m3_retrievers.types.representations import Representations
 # Deleted rows stay until there are this many and they outnumber the live ones, so that a
 # delete costs nothing and memory stays below twice what the documents need.
 _DEAD_ROWS_KEPT = 1_000
-
-
-def check_distinct(ids: Sequence[str]) -> None:
-    """Raise DuplicateIdError for the first id that comes twice."""
-    if len(set(ids)) != len(ids):
-        repeated = next(id for at, id in enumerate(ids) if id in ids[:at])
-        raise DuplicateIdError(f"expected each id once in a call, got {repeated!r:.80} twice.")
 
 
 def too_many_dead(dead: int, *, live: int) -> bool:

@@ -11,6 +11,8 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.durable import DurableIndex
 from m3_retrievers.index.durable_opening import is_made
+from m3_retrievers.index.opening import open as open_home
+from m3_retrievers.index.opening import parse_address
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval.planning import (
     bm25_for,
@@ -43,10 +45,14 @@ def open_index(
 ) -> tuple[Index, Plan]:
     """Return an index, made where there is none, and the plan that is kept beside it now.
 
-    where: the path of a durable index, or an index that persists by itself. The options that
-    are None come from the plan kept there. See ``HybridRetriever.open`` for what fails.
+    where: the path of a durable index, an engine's address (see ``index.opening.open``), or an
+    index that persists by itself. The options that are None come from the plan kept there. See
+    ``HybridRetriever.open`` for what fails.
     """
     new: dict[str, Any] = {"recall": recall, "fusion": fusion, "weights": weights}
+    if isinstance(where, str) and parse_address(where).engine != "sqlite":
+        plan = plan_for(encoder, legs=DEFAULT_LEGS if legs is None else legs, **new)
+        where, bm25 = _in_engine(where, plan, bm25), None
     if isinstance(where, str | Path) and not is_made(where):
         plan = plan_for(encoder, legs=DEFAULT_LEGS if legs is None else legs, **new)
         state = plan_state(plan)
@@ -68,6 +74,22 @@ def open_index(
         state = plan_state(plan)
     _persistent(index).bind(model_record(encoder), extra=state)
     return index, plan
+
+
+def _in_engine(address: str, plan: Plan, bm25: BM25 | None) -> Index:
+    """Return the index that an engine has at an address; a new one keeps what a plan needs."""
+    path = parse_address(address).path
+    if path is None or path.exists():
+        there = open_home(address)
+        if _persistent(there).note():
+            if bm25 is not None:
+                raise InputError(
+                    "bm25 belongs to a new index, got it for one that is there. Leave it out: "
+                    "the index keeps its own."
+                )
+            return there
+        _persistent(there).close()
+    return open_home(address, modes=encoded_modes(plan.modes), weighting=bm25_for(plan, bm25))
 
 
 def bind_index(index: Index, encoder: Encoder) -> None:

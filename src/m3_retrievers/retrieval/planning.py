@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from m3_retrievers.encoder.base import Encoder
-from m3_retrievers.errors import InputError, LexicalFallbackWarning, warn
+from m3_retrievers.errors import IndexCorruptError, InputError, LexicalFallbackWarning, warn
 from m3_retrievers.index.base import Index
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
@@ -153,13 +153,20 @@ def plan_state(plan: Plan) -> dict[str, Any]:
 def plan_from_state(state: Mapping[str, Any], modes: frozenset[Mode], encoder: Encoder) -> Plan:
     """Return the plan that ``plan_state`` wrote, or, of an index saved by itself, {}.
 
-    modes: those of the index, whose legs count where none were written.
+    modes: those of the index, whose legs count where none were written. Raises
+    IndexCorruptError for what is no plan.
     """
-    fusion, weights = state.get("fusion"), state.get("weights")
-    return plan_for(
-        encoder,
-        legs=tuple(state.get("legs", [leg for leg in LEGS if leg in modes])),
-        recall=Recall(**state.get("recall", {})),
-        fusion=fusion_from_state(fusion) if fusion else None,
-        weights=HybridWeights(**weights) if weights else None,
-    )
+    try:
+        fusion, weights = state.get("fusion"), state.get("weights")
+        return plan_for(
+            encoder,
+            legs=tuple(state.get("legs", [leg for leg in LEGS if leg in modes])),
+            recall=Recall(**state.get("recall", {})),
+            fusion=fusion_from_state(fusion) if fusion else None,
+            weights=HybridWeights(**weights) if weights else None,
+        )
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise IndexCorruptError(
+            f"The plan kept beside the index is none ({error}). Restore the index from a backup, "
+            "or index the documents again."
+        ) from error

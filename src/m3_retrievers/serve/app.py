@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,9 +95,11 @@ def create_app(
             Route("/health", _health(state, api_key)),
             Route("/metrics", _metrics(state)),
             Route("/v1/models", _models(state)),
+            Route("/info", _info(state)),
         ],
         exception_handlers={
             HTTPException: _http_problem,
+            ClientDisconnect: _nobody,
             M3Error: _our_problem(state),
             Exception: _unknown_problem,
         },
@@ -138,7 +140,7 @@ class Gate:
             self._state.metrics.request(known, status, time.perf_counter() - start)
 
     def _turned_away(self, request: Request, path: str) -> Response | None:
-        host = request.headers.get("host", "")
+        host = request.headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self._hosts is not None and name not in self._hosts:
             return problem(path, 421, f"expected a host of {list(self._hosts)}, got {name!r:.60}.")
@@ -152,7 +154,7 @@ class Gate:
         )
 
 
-_GET = ("/health", "/metrics", "/v1/models")
+_GET = ("/health", "/metrics", "/v1/models", "/info")
 
 
 def has_key(request: Request, key: str) -> bool:
@@ -165,7 +167,7 @@ def _posted(state: State, work: Work) -> Callable[[Request], Awaitable[Response]
     """Return the endpoint that reads JSON, and works as long as somebody waits for it."""
 
     async def endpoint(request: Request) -> Response:
-        body = await read_json(request, state.limits)
+        body = await _read_in_time(request, state.limits)
         answering = asyncio.ensure_future(work(state, body))
         leaving = asyncio.ensure_future(_left(request))
         try:
@@ -192,6 +194,16 @@ def _posted(state: State, work: Work) -> Callable[[Request], Awaitable[Response]
         )
 
     return endpoint
+
+
+async def _read_in_time(request: Request, limits: Limits) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(limits.timeout):
+            return await read_json(request, limits)
+    except TimeoutError as error:
+        raise HTTPException(
+            408, f"expected a whole request within {limits.timeout:g} s, got a part of one."
+        ) from error
 
 
 async def _left(request: Request) -> None:
@@ -228,6 +240,13 @@ def _models(state: State) -> Callable[[Request], Awaitable[Response]]:
     return endpoint
 
 
+def _info(state: State) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(_: Request) -> Response:
+        return await json_response(state.info)
+
+    return endpoint
+
+
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -243,6 +262,10 @@ def _our_problem(state: State) -> Callable[[Request, Exception], Awaitable[Respo
         return problem(request.url.path, status, str(error), again)
 
     return handler
+
+
+async def _nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # the client left before its request was whole
 
 
 async def _unknown_problem(request: Request, _: Exception) -> Response:

@@ -146,9 +146,10 @@ def cut_dense(body: Mapping[str, Any], found: Representations) -> NDArray[np.flo
     wanted = integer_of(body, "dimensions", default=width, most=width)
     if wanted == width:
         return dense
-    dense = dense[:, :wanted]
-    lengths = np.linalg.norm(dense, axis=1, keepdims=True)
-    return np.divide(dense, lengths, out=np.zeros_like(dense), where=lengths > 0)
+    cut = dense[:, :wanted].copy()
+    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+    np.divide(cut, lengths, out=cut, where=lengths > 0)
+    return cut
 
 
 def _holds_numbers(found: object) -> bool:

@@ -47,6 +47,7 @@ def run(
         port=port,
         log_level="warning",
         server_header=False,
+        ws="none",
         timeout_graceful_shutdown=math.ceil(bounds.timeout),
     )
 

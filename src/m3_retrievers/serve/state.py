@@ -49,6 +49,23 @@ class State:
         assert self._batcher is not None, "the server was not started"
         return self._batcher
 
+    @property
+    def info(self) -> dict[str, Any]:
+        """What text-embeddings-inference states about itself, of this server."""
+        model = self.about["model"]
+        found: dict[str, Any] = {
+            "model_id": model["name"],
+            "model_sha": model["fingerprint"],
+            "max_client_batch_size": self.limits.max_texts,
+            "version": __version__,
+        }
+        if isinstance(self.encoder, M3Encoder):
+            checkpoint, settings = self.encoder.checkpoint, self.encoder.settings
+            found["model_type"] = {"embedding": {"pooling": checkpoint.pooling}}
+            longest = min(settings.document_max_length, checkpoint.max_length)
+            found["max_input_length"] = longest
+        return found
+
     async def start(self) -> None:
         """Load the model, and begin to work."""
         self._batcher = Batcher(

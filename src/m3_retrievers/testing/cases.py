@@ -10,7 +10,7 @@ import pytest
 
 from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.testing.samples import COUNT, records, represent
+from m3_retrievers.testing.samples import COUNT, question, records, represent
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.plan import Mode, Plan
 from m3_retrievers.types.representations import Representations
@@ -88,3 +88,33 @@ def scores_of(index: Index, query: Query, mode: Mode) -> dict[str, float]:
 def alike(count: int) -> Representations:
     """Return the representations of so many texts that no score can tell apart."""
     return represent(1, seed=7)[np.zeros(count, np.int64)]
+
+
+def persistent(index: Index) -> PersistentIndex:
+    """Return an index that outlives its process; skip the case for one that does not."""
+    if not isinstance(index, PersistentIndex):
+        pytest.skip("this index does not outlive its process")
+    return index
+
+
+def calls(index: Index) -> list[Callable[[], object]]:
+    """Return every call that needs the index's place."""
+    return [
+        lambda: len(index),
+        lambda: index.ids,
+        lambda: "d00" in index,
+        lambda: index.where(None),
+        lambda: index.where({"even": True}),
+        lambda: index.get(["d00"]),
+        lambda: index.in_order(["d00"]),
+        lambda: list(index.pages()),
+        lambda: index.vectors(["d00"]),
+        lambda: index.recall(question(), "dense", k=1),
+        lambda: index.score(question(), "dense", ["d00"]),
+        lambda: index.search(question(), Plan(legs=("dense",), outputs=("dense",)), k=1),
+        lambda: index.add(records(1, first=COUNT), represent(1)),
+        lambda: index.upsert(records(1), represent(1)),
+        lambda: index.delete(["d00"]),
+        lambda: index.delete(filter={"even": True}),
+        lambda: persistent(index).bind(MODEL),
+    ]

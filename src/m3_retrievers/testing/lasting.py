@@ -21,7 +21,7 @@ from m3_retrievers.errors import (
 from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.testing.agreement import same_hits, same_records, same_vectors
-from m3_retrievers.testing.cases import MODEL, Cases, contents
+from m3_retrievers.testing.cases import MODEL, Cases, calls, contents, persistent
 from m3_retrievers.testing.samples import COUNT, VALUES, question, records, represent, valued
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.plan import Plan
@@ -88,7 +88,7 @@ class Lasts(Cases):
     # Whose it is
 
     def test_another_model_is_refused(self, index: Index, reopen: Callable[[], Index]) -> None:
-        bound = _persistent(index)
+        bound = persistent(index)
         assert bound.bind(MODEL) == {}
         index.add(records(3), represent(3))
         assert bound.bind(MODEL) == {}
@@ -97,35 +97,35 @@ class Lasts(Cases):
         assert bound.bind(MODEL) == {}
         with self._again(index, reopen) as again:
             with pytest.raises(IndexModelError, match="a model"):
-                _persistent(again).bind(OTHER, extra={"lost": 1})
-            assert _persistent(again).bind(MODEL) == {}
+                persistent(again).bind(OTHER, extra={"lost": 1})
+            assert persistent(again).bind(MODEL) == {}
             assert len(again) == 3
 
     def test_extra_is_kept_until_it_is_replaced(
         self, index: Index, reopen: Callable[[], Index]
     ) -> None:
-        bound = _persistent(index)
+        bound = persistent(index)
         extra = {"weights": {"dense": 1.5, "legs": ["dense", None]}, "ü'\"": "🦊"}
         assert bound.bind(MODEL, extra=extra) == extra
         assert bound.bind(MODEL) == extra
         with self._again(index, reopen) as again:
-            assert _persistent(again).bind(MODEL) == extra
-            assert _persistent(again).bind(MODEL, extra={"new": 1}) == {"new": 1}
-            assert _persistent(again).bind(MODEL) == {"new": 1}
-            assert _persistent(again).bind(MODEL, extra={}) == {}
+            assert persistent(again).bind(MODEL) == extra
+            assert persistent(again).bind(MODEL, extra={"new": 1}) == {"new": 1}
+            assert persistent(again).bind(MODEL) == {"new": 1}
+            assert persistent(again).bind(MODEL, extra={}) == {}
             assert len(again) == 0, "the note counts as no document"
 
     # Closed and gone
 
     def test_a_closed_index_says_so(self, filled: Index) -> None:
-        _persistent(filled).close()
-        _persistent(filled).close()  # twice is once
-        for call in _calls(filled):
+        persistent(filled).close()
+        persistent(filled).close()  # twice is once
+        for call in calls(filled):
             with pytest.raises(IndexUnavailableError, match="closed"):
                 call()
 
     def test_an_engine_that_is_gone_is_an_error_in_time(self, unreachable: Index) -> None:
-        for call in _calls(unreachable):
+        for call in calls(unreachable):
             started = time.monotonic()
             with pytest.raises(IndexUnavailableError):
                 call()
@@ -161,10 +161,10 @@ class Lasts(Cases):
                 other.add(records(1), represent(1))
             with pytest.raises(MissingOutputError):
                 other.add(records(1, first=5), represent(1).select(["sparse"]))
-            _persistent(index).bind(MODEL, extra={"a": 1})
-            assert _persistent(other).bind(MODEL) == {"a": 1}
+            persistent(index).bind(MODEL, extra={"a": 1})
+            assert persistent(other).bind(MODEL) == {"a": 1}
             with pytest.raises(IndexModelError):
-                _persistent(other).bind(OTHER)
+                persistent(other).bind(OTHER)
 
     # At once
 
@@ -256,7 +256,7 @@ class Lasts(Cases):
                 again.close()
 
     def _takes_two(self, index: Index) -> None:
-        _persistent(index)
+        persistent(index)
         if not self.two_handles:
             pytest.skip("the engine opens a place once at a time")
 
@@ -272,35 +272,6 @@ class Lasts(Cases):
         )
 
 
-def _persistent(index: Index) -> PersistentIndex:
-    if not isinstance(index, PersistentIndex):
-        pytest.skip("this index does not outlive its process")
-    return index
-
-
 def _dense(made: object) -> float:
     dense, asked = made.dense, question().representations.dense  # type: ignore[attr-defined]
     return float(np.dot(dense[0], asked[0]))  # type: ignore[index]
-
-
-def _calls(index: Index) -> list[Callable[[], object]]:
-    """Return every call that needs the index's place."""
-    return [
-        lambda: len(index),
-        lambda: index.ids,
-        lambda: "d00" in index,
-        lambda: index.where(None),
-        lambda: index.where({"even": True}),
-        lambda: index.get(["d00"]),
-        lambda: index.in_order(["d00"]),
-        lambda: list(index.pages()),
-        lambda: index.vectors(["d00"]),
-        lambda: index.recall(question(), "dense", k=1),
-        lambda: index.score(question(), "dense", ["d00"]),
-        lambda: index.search(question(), Plan(legs=("dense",), outputs=("dense",)), k=1),
-        lambda: index.add(records(1, first=COUNT), represent(1)),
-        lambda: index.upsert(records(1), represent(1)),
-        lambda: index.delete(["d00"]),
-        lambda: index.delete(filter={"even": True}),
-        lambda: _persistent(index).bind(MODEL),
-    ]

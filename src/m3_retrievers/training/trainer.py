@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import set_seed
 
+from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.errors import TrainingDataError
 from m3_retrievers.training.batches import Plan
 from m3_retrievers.training.collate import Collator, Step
@@ -63,11 +64,7 @@ def train(
     # what a checkpoint holds is not fitted first: the idf start takes a minute on a processor
     fit = not (resume and has_checkpoint(settings.out))
     source, model = start(settings, [one.positives[0] for one in examples], fit=fit)
-    prior = None
-    if settings.loss.prior_share and "sparse" in settings.modes:
-        texts = [text for one in examples for text in (*one.positives, *one.negatives)]
-        prior = LexicalPrior.of(texts, model.tokenizer, vocabulary_size=model.vocabulary_size)
-    module = M3Module.of(model, settings, prior=prior)
+    module = M3Module.of(model, settings, prior=_prior(settings, examples, model))
     batch = settings.batch
     job = Job(
         module=module,
@@ -85,6 +82,16 @@ def train(
         lines = (json.dumps(line) + "\n" for line in log)
         (out / LOG_FILE).write_text("".join(lines), "utf-8")
     return Trained(out, log)
+
+
+def _prior(
+    settings: TrainSettings, examples: Sequence[Example], model: Checkpoint
+) -> LexicalPrior | None:
+    """Return the BM25 weights that the sparse head is held near; None where it is not."""
+    if not settings.loss.prior_share or "sparse" not in settings.modes:
+        return None
+    texts = [text for one in examples for text in (*one.positives, *one.negatives)]
+    return LexicalPrior.of(texts, model.tokenizer, vocabulary_size=model.vocabulary_size)
 
 
 class _Steps:

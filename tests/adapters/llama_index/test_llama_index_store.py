@@ -336,7 +336,7 @@ def test_saved_and_loaded_it_answers_the_same(store: M3VectorStore, tmp_path: Pa
 def test_nothing_on_disk_is_pickled(store: M3VectorStore, tmp_path: Path) -> None:
     store.persist(str(tmp_path / "store"))
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".jsonl", ".safetensors"}
+    assert {path.suffix for path in files} == {".json", ".jsonl", ".lock", ".safetensors"}
 
 
 def test_errors_of_the_disk(

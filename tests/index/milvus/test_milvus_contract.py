@@ -10,6 +10,9 @@ from milvus_lite import server_manager_instance
 from m3_retrievers.index import MilvusIndex
 from m3_retrievers.testing import IndexContract
 
+# 250 collections are made and dropped: about a minute of a processor
+pytestmark = pytest.mark.slow
+
 NUMBERS = count()
 
 

@@ -335,3 +335,24 @@ def test_a_document_with_too_many_vectors_for_an_array_is_refused(
         index.add(RECORDS[:1], made)
     assert len(index) == 0
     index.close()
+
+
+def test_what_came_in_is_flushed_however_long_that_takes(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search must not fail because Milvus Lite is busy with what was added before."""
+    monkeypatch.setattr(collection_module, "_MOST_PENDING", 8)
+    index = MilvusIndex(path, modes=["dense"], timeout=5.0)
+    waited: list[object] = []
+    call = Connection.call
+
+    def noted(connection: Connection, method: str, **arguments: object) -> object:
+        waited.extend([arguments.get("timeout")] if method == "flush" else [])
+        return call(connection, method, **arguments)
+
+    monkeypatch.setattr(Connection, "call", noted)
+    for at in range(0, COUNT, 5):
+        index.add(RECORDS[at : at + 5], MADE[np.arange(at, at + 5)])
+    assert waited == [collection_module._PATIENCE] * 2
+    assert index.where(None) == [record.id for record in RECORDS]
+    index.close()

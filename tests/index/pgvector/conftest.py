@@ -7,10 +7,8 @@ import pytest
 
 import postgres
 
-if not postgres.installed():
-    collect_ignore_glob = ["test_*.py"]
-
 NAMES = count()
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +25,7 @@ def dsn(server):
     """A DSN of a database with pgvector."""
     import psycopg
 
-    name = "tests_" + os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    name = f"tests_{WORKER}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     with psycopg.connect(server.dsn(name), autocommit=True) as connection:
@@ -37,8 +35,8 @@ def dsn(server):
 
 @pytest.fixture
 def table():
-    """The name of a table that no other test has."""
-    return f"documents_{next(NAMES)}"
+    """The name of a table that no other test has, in any process: the server is one."""
+    return f"documents_{WORKER}_{next(NAMES)}"
 
 
 @pytest.fixture

@@ -193,6 +193,7 @@ def test_two_writers_in_long_transactions_take_turns(connect, dsn, table):
 # A DSN
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_has_connections_of_its_own(dsn, table):
     with PgVector(dsn, table) as index:
         index.add(records(3), represent(3))
@@ -205,10 +206,10 @@ def test_a_forked_process_has_connections_of_its_own(dsn, table):
                 index.close()
             finally:
                 os._exit(0)
+        os.close(writer)  # so that the end of a child that fails is the end of what is read
         assert os.read(reader, 10) == b"4"
         os.waitpid(child, 0)
         os.close(reader)
-        os.close(writer)
         # the parent's connection still answers
         assert len(index.search(question(), PLAN, k=9).hits) == 4
 

@@ -42,7 +42,7 @@ class TestOverADsn(IndexContract):
         return lambda: PgVectorIndex(dsn, table="by_dsn")
 
     @pytest.fixture
-    def unreachable(self):
+    def unreachable(self, dsn):
         with postgres.server() as server:
             with psycopg.connect(server.dsn(), autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION vector")

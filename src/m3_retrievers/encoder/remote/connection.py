@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from m3_retrievers.checks import check_k, require_package
 from m3_retrievers.errors import InputError
@@ -72,12 +72,7 @@ def check_url(url: str) -> str:
     """
     if not isinstance(url, str):
         raise InputError(f"url expects a server's address, got {type(url).__name__}.")
-    try:
-        parts: SplitResult | None = urlsplit(url)
-        port_is_a_number = parts is None or parts.port is None or True
-    except ValueError:
-        parts, port_is_a_number = None, False
-    if parts is None or not port_is_a_number or not _is_address(parts):
+    if not _is_address(url):
         raise InputError(
             f"url expects a server's address such as 'http://localhost:8080', got {_plain(url)}."
         )
@@ -102,9 +97,13 @@ def about_texts(texts: Sequence[str]) -> str:
     return first if len(texts) == 1 else f"{len(texts)} texts, the first {first}"
 
 
-def _is_address(parts: SplitResult) -> bool:
-    whole = parts.scheme in ("http", "https") and bool(parts.hostname)
-    return whole and not parts.query and not parts.fragment and parts.geturl().isprintable()
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False
+    return whole and not parts.query and not parts.fragment and url.isprintable()
 
 
 def _plain(url: str) -> str:

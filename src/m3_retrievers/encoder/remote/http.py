@@ -133,8 +133,7 @@ class HttpEncoder(BaseEncoder):
         answer = self._server.post("/terms", {"ids": wanted}, about="")
         found = answer.json()
         spelled = found.get("terms") if isinstance(found, dict) else None
-        fits = isinstance(spelled, list) and len(spelled) == len(wanted)
-        if not fits or not all(isinstance(one, str) for one in spelled):
+        if not isinstance(spelled, list) or [type(one) for one in spelled] != [str] * len(wanted):
             raise answer.wrong(f"{len(wanted)} strings", f"{found!r:.60}")
         return list(spelled)
 

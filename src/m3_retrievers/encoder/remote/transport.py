@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -182,13 +183,10 @@ def _reason(content: bytes) -> str:
 def _delay(attempt: int, asked: str | None) -> float:
     """Return how long to wait before the next try, in seconds."""
     if asked is not None:
-        try:
+        with suppress(ValueError):
             return max(0.0, float(asked))
-        except ValueError:
-            pass
-        try:
+        with suppress(ValueError):
             return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-        except ValueError:
-            pass
     # spread, so that clients that were turned away together do not come back together
-    return min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0)
+    pause = _FIRST_WAIT * (1 << min(attempt, 10))
+    return min(_LONGEST_WAIT, pause) * random.uniform(0.5, 1.0)

@@ -45,7 +45,8 @@ class VllmEncoder(TokenizedEncoder):
 
     Dense and sparse rows equal M3Encoder's. ColBERT's do but for one: vLLM leaves out the vector
     of EOS, which FlagEmbedding and M3Encoder keep, so that its mean of the largest similarities
-    is over one query token less, and a query token cannot find a document's EOS.
+    is over one query token less, and a query token cannot find a document's EOS. With m3-mini
+    that moves a score by 0.0024 on average and 0.011 at most, of 0.20 (56 pairs of sentences).
 
     The fingerprint covers the tokenizer's file, the model's name as the server states it, and
     ``truncate_dim``. It cannot know the weights behind that name: a server that is started again

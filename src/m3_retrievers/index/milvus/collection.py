@@ -19,9 +19,12 @@ _KEYS_A_REQUEST = 1000
 _ROWS_A_PAGE = 4000
 # A request of a server ends at 64 MB; a number of a vector takes up to 5 bytes on its way.
 _REQUEST_BYTES = 32_000_000
-# So many rows that came in since the last flush make Milvus Lite's searches slow: it looks
-# through them row by row (5,000 of them: 0.5 s a search, 0.03 s after a flush).
-_PENDING = 500
+# Rows that came in since the last flush make Milvus Lite's searches slow: it looks through them
+# one by one (5,000 of them: 0.5 s a search, 0.03 s after a flush). More at once than a search
+# should wait for are flushed while they come in.
+_PENDING, _MOST_PENDING = 500, 5000
+# A flush inside this process takes its time: seconds, or minutes on a busy machine.
+_PATIENCE = 3600.0
 
 
 class Collection:
@@ -77,6 +80,7 @@ class Collection:
         for some in batched(rows, max(1, _REQUEST_BYTES // row_bytes)):
             self._call("upsert", data=some)
             self._pending += len(some)
+            self._settle(_MOST_PENDING)
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove rows by key."""
@@ -93,21 +97,33 @@ class Collection:
                 yield self._query(among(some), fields)
 
     def pages(
-        self, expression: str, fields: Sequence[str], *, at_once: int = _ROWS_A_PAGE
+        self,
+        expression: str,
+        fields: Sequence[str],
+        *,
+        keys: Sequence[str] | None = None,
+        at_once: int = _ROWS_A_PAGE,
     ) -> Iterator[list[Row]]:
         """Yield the rows that an expression admits, some at a time, in no order.
 
+        keys: what of them is wanted, None for all.
+        """
+        self._settle(_PENDING)
+        slices = self._slices(at_once) if keys is None else map(among, batched(keys, at_once))
+        for some in slices if self.exists() else ():
+            if rows := self._query(f"({expression}) and ({some})", fields):
+                yield rows
+
+    def _slices(self, at_once: int) -> Iterator[str]:
+        """Yield expressions that together admit all rows, about so many each at most.
+
         Keys are digests, so that each beginning of a key has as many rows as any other.
         """
-        self._settle()
-        digits, slices = 0, 1
-        while slices * at_once < self.count():
-            digits, slices = digits + 1, slices * 16
-        for number in range(slices) if self.exists() else ():
-            beginning = f"{number:0{digits}x}" if digits else ""
-            part = f'({expression}) and (key like "{beginning}%")' if digits else expression
-            if rows := self._query(part, fields):
-                yield rows
+        count, digits = self.count(), 0
+        while 16**digits * at_once < count:
+            digits += 1
+        for number in range(16**digits):
+            yield f'key like "{number:0{digits}x}%"' if digits else 'key like "%"'
 
     def best(
         self, field: str, vector: Any, *, k: int, expression: str
@@ -116,7 +132,7 @@ class Collection:
 
         Which of two equal scores Milvus returns is its own choice: all of them are asked for.
         """
-        self._settle()
+        self._settle(_PENDING)
         limit = min(k + 16, MOST_HITS)
         while True:
             [found] = self._call(
@@ -144,10 +160,13 @@ class Collection:
         )
         return [dict(row) for row in answer]
 
-    def _settle(self) -> None:
-        if self._connection.path is not None and self._pending >= _PENDING and self.exists():
-            self._call("flush")
-            self._pending = 0
+    def _settle(self, most: int) -> None:
+        """Let Milvus Lite index what came in, where that is as much as this."""
+        if self._connection.path is None or self._pending < most:
+            return
+        self._call("has_collection")  # an error in time, if nobody is there any more
+        self._call("flush", timeout=_PATIENCE)
+        self._pending = 0
 
     def _call(self, method: str, **arguments: Any) -> Any:
         return self._connection.call(method, collection_name=self.name, **arguments)

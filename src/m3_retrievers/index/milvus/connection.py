@@ -69,7 +69,7 @@ class Connection:
                 f"This index over {self.place!r} was closed. Open it again to go on."
             )
         with _as_unavailable():
-            return getattr(self._client, method)(**arguments, timeout=self.timeout)
+            return getattr(self._client, method)(**{"timeout": self.timeout, **arguments})
 
     def close(self) -> None:
         """Let go of the connection, and of the file where no other index of this process has it."""

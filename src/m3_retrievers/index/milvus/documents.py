@@ -45,11 +45,14 @@ class Documents:
                 break
         return found
 
-    def pages(self, expression: str, wanted: Sequence[str]) -> Iterator[list[Row]]:
-        """Yield the rows that an expression admits, some at a time, in no order."""
+    def pages(
+        self, expression: str, wanted: Sequence[str], *, keys: Sequence[str] | None = None
+    ) -> Iterator[list[Row]]:
+        """Yield the rows that an expression admits, of these keys or of all, some at a time."""
         at_once = _ROWS_WITH_VECTORS if {"dense", "sparse"} & {*wanted} else _ROWS_A_PAGE
         at_once = _ROWS_WITH_PARTS if "colbert" in wanted else at_once
-        for rows in self.collection.pages(expression, self._fields(wanted), at_once=at_once):
+        fields = self._fields(wanted)
+        for rows in self.collection.pages(expression, fields, keys=keys, at_once=at_once):
             whole = self._whole(rows, wanted)
             if len(whole) < len(rows):
                 there = {row["key"] for row in whole}

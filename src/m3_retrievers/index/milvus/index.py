@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m3_retrievers.checks import check_ids, check_k, check_new
+from m3_retrievers.checks import check_ids, check_k, check_known, check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.engine import EngineIndex
@@ -48,7 +48,12 @@ class MilvusIndex(EngineIndex):
 
     Ties break by the clock of the process that wrote, in order within a call. Of two that write
     one id at the same time the last one stays. A call of up to 32 MB is written whole or not at
-    all, larger ones in parts. Milvus takes at most 65,535 bytes of text and as many of metadata.
+    all, larger ones in several requests. A document's id may have 65,535 bytes, and so may what
+    its metadata is found by, some 2,600 values; its text may be of any length.
+
+    Milvus Lite does not wait for the disk: what a call returned from survives the process, and
+    not the machine.
+
     Raises IndexUnavailableError without an answer in time, IndexLockedError for a file that
     another process has, SavedIndexError for settings other than those of the index there.
     """
@@ -110,6 +115,7 @@ class MilvusIndex(EngineIndex):
 
     def _vectors(self, ids: Sequence[str], outputs: Sequence[Output]) -> Representations:
         rows = self._rows(ids, outputs)
+        check_known(ids, rows)  # one may have been deleted since it was asked for
         return self._layout.representations([rows[id] for id in ids], outputs)
 
     def _put(

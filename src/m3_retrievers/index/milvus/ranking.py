@@ -39,12 +39,9 @@ class Admitted:
         if translated.exact:
             return cls(translated.expression, keys)
         admits = compile_filter(filter)
-        if keys is None:
-            pages = documents.pages(translated.expression, ["metadata"])
-            rows = (row for page in pages for row in page)
-        else:
-            rows = (row for row in documents.named(keys, ["metadata"]).values())
-        return cls(EVERYTHING, [row["key"] for row in rows if admits(metadata_of(row))])
+        pages = documents.pages(translated.expression, ["metadata"], keys=keys)
+        admitted = [row["key"] for page in pages for row in page if admits(metadata_of(row))]
+        return cls(EVERYTHING, admitted)
 
     def expressions(self) -> Iterator[str]:
         """Yield expressions that together admit each of them once."""
@@ -86,12 +83,11 @@ def _found_there(
 def _scored_here(
     documents: Documents, query: Query, mode: Output, admitted: Admitted
 ) -> Iterator[Scored]:
-    for expression in admitted.expressions():
-        for rows in documents.pages(expression, ["id", mode]):
-            kept = documents.layout.representations(rows, [mode])
-            scores = scoring.by_mode(mode, query.representations, kept)[0]
-            for score, row in zip(scores.tolist(), rows, strict=True):
-                yield score, row["place"], given(row["id"])
+    for rows in documents.pages(admitted.expression, ["id", mode], keys=admitted.keys):
+        kept = documents.layout.representations(rows, [mode])
+        scores = scoring.by_mode(mode, query.representations, kept)[0]
+        for score, row in zip(scores.tolist(), rows, strict=True):
+            yield score, row["place"], given(row["id"])
 
 
 def sums_of_best(documents: Documents, query: Query, ids: Sequence[str]) -> Floats | None:

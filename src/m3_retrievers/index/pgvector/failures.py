@@ -25,6 +25,10 @@ class Overdue(psycopg.OperationalError):
     """The server has not answered within the time allowed; the connection is given up."""
 
 
+class Unknown(psycopg.OperationalError):
+    """The server was lost while it committed."""
+
+
 @contextmanager
 def translated(place: str, timeout: float | None) -> Iterator[None]:
     """Raise what the client raises as an error of this package.
@@ -49,6 +53,11 @@ def failure(error: psycopg.Error, place: str, timeout: float | None) -> M3Error:
     if isinstance(error, _CONFLICTS):
         return IndexLockedError(
             f"{at} expects its writers to take turns, got {said}. Nothing was changed: try again."
+        )
+    if isinstance(error, Unknown):
+        return IndexUnavailableError(
+            f"{at} expects a change to be confirmed, got {said}. Whether it was stored is "
+            "not known: look (get, where) before you repeat it."
         )
     if isinstance(error, Overdue | pg.QueryCanceled):
         allowed = "" if timeout is None else f" within {timeout:g} s"

@@ -50,8 +50,8 @@ class PgVectorIndex(EngineIndex):
         existing table has, or all. colbert_dtype: ``"float16"`` (halfvec) halves the size and
         moves a score by less than 1e-3, ``"float32"`` (vector) keeps every bit; None likewise.
     timeout: seconds that an answer may take over a DSN; a connection has settings of its own.
-    approximate: let an index of ``create_hnsw`` answer the dense leg. Otherwise each leg is
-        exact.
+    approximate: let an index of ``create_hnsw`` answer the dense leg (pgvector 0.8). Otherwise
+        each leg is exact.
 
     Safe to share between threads and, by DSN, over forks. Scores are float32 sums. Ties break
     by insertion order. There is no BM25 leg.

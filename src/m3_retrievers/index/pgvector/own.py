@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from m3_retrievers.errors import IndexUnavailableError
 from m3_retrievers.index.locking import ForkSafeLock
-from m3_retrievers.index.pgvector.failures import Overdue, translated
+from m3_retrievers.index.pgvector.failures import Overdue, Unknown, translated
 from m3_retrievers.index.pgvector.session import Connection, Row, Statement, execute, place_of
 
 T = TypeVar("T")
@@ -236,6 +236,4 @@ def _commit(connection: Connection) -> None:
     try:
         execute(connection, sql.SQL("COMMIT"))
     except psycopg.OperationalError as error:
-        raise Overdue(
-            f"{error}; whether the change was stored is not known: look before you repeat it"
-        ) from error
+        raise Unknown(str(error)) from error

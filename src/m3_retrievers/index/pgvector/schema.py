@@ -62,11 +62,12 @@ CREATE INDEX ON {table} USING gin (metadata jsonb_path_ops);
 CREATE INDEX ON {table} USING hash (id);
 CREATE TABLE {note} (name text PRIMARY KEY, value text NOT NULL)
 """
-_COLUMNS: Mapping[str, tuple[LiteralString, LiteralString]] = {
-    "dense": ("dense {vector} STORAGE MAIN", "vector"),
-    "sparse": ("sparse {sparsevec} STORAGE MAIN", "sparsevec"),
-    "colbert": ("colbert {token}[] STORAGE EXTERNAL", ""),
+_COLUMNS: Mapping[str, LiteralString] = {
+    "dense": "dense {vector}",
+    "sparse": "sparse {sparsevec}",
+    "colbert": "colbert {token}[]",
 }
+_STORAGE: Mapping[str, LiteralString] = {"dense": "MAIN", "sparse": "MAIN", "colbert": "EXTERNAL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,15 @@ def open_table(
 def _create(connection: Connection, table: Table, make: Mapping[str, Any]) -> None:
     names = {"vector": table.of_vector("vector"), "sparsevec": table.of_vector("sparsevec")}
     token = table.of_vector(_token(make["colbert_dtype"]))
-    columns = [
-        sql.SQL(_COLUMNS[output][0]).format(**names, token=token) for output in make["modes"]
-    ]
+    columns = [sql.SQL(_COLUMNS[output]).format(**names, token=token) for output in make["modes"]]
     query = sql.SQL(_TABLE) if columns else sql.SQL(_TABLE.replace(",\n    {columns}", ""))
     whole = query.format(table=table.itself, note=table.note, columns=sql.SQL(", ").join(columns))
     execute(connection, whole)
+    for output in make["modes"]:
+        # apart: CREATE TABLE takes it from PostgreSQL 16 on
+        kept = sql.SQL("ALTER TABLE {} ALTER {} SET STORAGE {}")
+        storage = sql.SQL(_STORAGE[output])
+        execute(connection, kept.format(table.itself, sql.Identifier(output), storage))
     insert = sql.SQL("INSERT INTO {} VALUES ('make', {})").format(
         table.note, sql.Placeholder("make")
     )

@@ -75,6 +75,7 @@ class Search:
     query: Query
     approximate: bool = False
     params: Params = field(default_factory=dict)
+    _admitted: sql.Composable = field(init=False)
 
     def admit(self, filter: Filter | None, ids: Collection[str] | None) -> None:
         """Restrict what may be found; None does not."""

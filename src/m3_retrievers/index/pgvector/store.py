@@ -27,8 +27,9 @@ from m3_retrievers.types.representations import Output, Representations
 
 # Rows in one COPY: the server's time limit counts for each, and the whole is one transaction.
 _ROWS_AT_ONCE = 256
-# How far an HNSW scan looks, the most that pgvector allows; beyond it the scan goes on by steps.
-_EXPLORED = {"hnsw.ef_search": "1000", "hnsw.iterative_scan": "strict_order"}
+# How far an HNSW scan looks: twice a leg's usual depth. It goes on by steps where a filter leaves
+# fewer than were asked for (pgvector 0.8).
+_EXPLORED = {"hnsw.ef_search": "200", "hnsw.iterative_scan": "strict_order"}
 _WIDEST_HNSW = 2000
 
 
@@ -93,7 +94,7 @@ class Store:
 
     def page(self, filter: Filter | None, *, after: int, size: int) -> tuple[int, list[Record]]:
         """Return the next records that the filter admits, and the number of the last one."""
-        params: Params = {"after": after, "size": size}
+        params: Params = {"after": after, "size": int(size)}
         query: LiteralString = """
             SELECT id, text, metadata_json, number FROM {table}
             WHERE number > {after} AND ({admitted}) ORDER BY number LIMIT {size}"""

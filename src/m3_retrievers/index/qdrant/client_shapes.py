@@ -12,6 +12,7 @@ from m3_retrievers.index.qdrant.requests import (
     Layout,
     Match,
     Nearest,
+    Nested,
     Never,
     Point,
     Some,
@@ -103,6 +104,9 @@ def condition(clause: Clause) -> Any:
         return models.Filter(must_not=[condition(clause.part)])
     if isinstance(clause, HasId):
         return models.Filter(must=[models.HasIdCondition(has_id=sorted(clause.points))])
+    if isinstance(clause, Nested):
+        nested = models.Nested(key=clause.key, filter=condition(clause.part))
+        return models.Filter(must=[models.NestedCondition(nested=nested)])
     if isinstance(clause, Match):
         match = models.MatchAny(any=list(clause.values))
         return models.Filter(must=[models.FieldCondition(key=clause.key, match=match)])

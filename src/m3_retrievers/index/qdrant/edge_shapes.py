@@ -12,6 +12,7 @@ from m3_retrievers.index.qdrant.requests import (
     Layout,
     Match,
     Nearest,
+    Nested,
     Never,
     Point,
     Some,
@@ -109,6 +110,8 @@ def condition(clause: Clause) -> Any:
         return qe.Filter(must_not=[condition(clause.part)])
     if isinstance(clause, HasId):
         return qe.Filter(must=[qe.HasIdCondition(set(clause.points))])
+    if isinstance(clause, Nested):
+        return qe.Filter(must=[qe.NestedCondition(clause.key, condition(clause.part))])
     if isinstance(clause, Match):
         match = qe.FieldCondition(clause.key, match=qe.MatchAny(list(clause.values)))
         return qe.Filter(must=[match])

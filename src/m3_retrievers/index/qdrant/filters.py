@@ -10,8 +10,9 @@ nothing. So each record carries, beside its metadata, what was made of it for fi
   then one match of strings, whatever the values are.
 - ``numbers``: the numbers of each field, as float64. An integer that float64 does not hold is
   there as its two neighbours; with ``facts`` for equality, comparing with a float is exact.
+- ``strings``: the strings of each field as numbers in their order (see ``ordering``).
 
-What is left (strings in an order, ``$text``, a bound that float64 does not hold) is decided in
+What is left (``$text``, a bound that float64 does not hold, one of 30 bytes or more) is decided in
 this process, over the records that the rest of the filter admits. The other way, conditions
 on the metadata itself where they agree, would make a filter's speed and meaning depend on the
 types in the data, which the filter does not know.
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from m3_retrievers.index.conditions import All, Condition, Either, Field, Not
+from m3_retrievers.index.qdrant.ordering import beyond, levels
 from m3_retrievers.index.qdrant.requests import (
     EVERYTHING,
     Clause,
@@ -41,7 +43,7 @@ from m3_retrievers.index.qdrant.requests import (
 )
 from m3_retrievers.types.hits import Metadata
 
-FACTS, NUMBERS = "facts", "numbers"
+FACTS, NUMBERS, STRINGS = "facts", "numbers", "strings"
 _PLAIN = re.compile(r"[A-Za-z0-9_]{1,100}")
 _LONGEST = 200
 
@@ -66,7 +68,7 @@ def _facts(metadata: Metadata) -> Iterator[str]:
 
 
 def numbers(metadata: Metadata) -> dict[str, list[float]]:
-    """Return the numbers of each field as float64, by the name that ``number_key`` gives it.
+    """Return the numbers of each field as float64, by the field's key.
 
     >>> numbers({"year": 2020, "range": [0.5, "x"], "ok": True, "n": 2**53 + 1})
     {'year': [2020.0], 'range': [0.5], 'n': [9007199254740992.0, 9007199254740994.0]}
@@ -76,7 +78,23 @@ def numbers(metadata: Metadata) -> dict[str, list[float]]:
         values = value if isinstance(value, list) else [value]
         bounds = [bound for one in values for bound in _bounds(one)]
         if bounds:
-            found[number_key(name)] = list(dict.fromkeys(bounds))
+            found[field_key(name)] = list(dict.fromkeys(bounds))
+    return found
+
+
+def strings(metadata: Metadata) -> dict[str, list[dict[str, float]]]:
+    """Return the strings of each field as ``ordering`` writes them, by the field's key.
+
+    >>> strings({"day": "", "year": 2020})
+    {'day': [{'l0': 0.0}]}
+    """
+    found = {}
+    for name, value in metadata.items():
+        texts = [
+            one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
+        ]
+        if texts:
+            found[field_key(name)] = [levels(text) for text in dict.fromkeys(texts)]
     return found
 
 
@@ -94,10 +112,10 @@ def _bounds(value: Any) -> Iterator[float]:
         yield math.nextafter(nearest, math.inf if nearest < value else -math.inf)
 
 
-def number_key(name: str) -> str:
-    """Return the key of a field's numbers: its name, or a digest of one that is no plain word.
+def field_key(name: str) -> str:
+    """Return the key of a field's numbers and strings: its name, or a digest of no plain word.
 
-    >>> number_key("year"), number_key("a.b") == number_key("a_b")
+    >>> field_key("year"), field_key("a.b") == field_key("a_b")
     ('year', False)
     """
     if _PLAIN.fullmatch(name):
@@ -157,21 +175,23 @@ def _among(name: str, operands: Sequence[Any]) -> Clause | None:
 
 
 def _compared(field: Field) -> Clause | None:
-    bound = field.operand
-    if not _is_plain(bound) or isinstance(bound, bool | str):
+    bound, after = field.operand, field.operator in ("$gt", "$gte")
+    further = _beyond(field.name, bound, after=after)
+    if further is None or field.operator in ("$gt", "$lt"):
+        return further
+    return Some((further, Match(FACTS, (_fact(field.name, f"={_written(bound)}"),))))
+
+
+def _beyond(name: str, bound: Any, *, after: bool) -> Clause | None:
+    """Return that a value of a field lies after a bound, or before it; None where nothing does."""
+    if isinstance(bound, str):
+        return beyond(f"{STRINGS}.{field_key(name)}", bound, after=after)
+    if not _is_plain(bound) or isinstance(bound, bool):
         return None
     if not abs(bound) < sys.float_info.max or float(bound) != bound:
         return None
-    key = f"{NUMBERS}.{number_key(field.name)}"
-    beyond = (
-        Span(key, gt=float(bound))
-        if field.operator in ("$gt", "$gte")
-        else Span(key, lt=float(bound))
-    )
-    if field.operator in ("$gt", "$lt"):
-        return beyond
-    equal = Match(FACTS, (_fact(field.name, f"={_written(bound)}"),))
-    return Some((beyond, equal))
+    key, number = f"{NUMBERS}.{field_key(name)}", float(bound)
+    return Span(key, gt=number) if after else Span(key, lt=number)
 
 
 def _is_plain(value: Any) -> bool:

@@ -164,7 +164,7 @@ class QdrantIndex(EngineIndex):
         """Merge what was written and build indices; a server does so by itself.
 
         In a folder: after many adds, and before anything is measured. It takes about a third
-        of the time of writing, and the folder shrinks to a fifth.
+        of the processor time of writing (benchmarks/qdrant_index.py).
         """
         self._engine.optimize()
 

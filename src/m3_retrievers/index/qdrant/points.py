@@ -2,8 +2,9 @@
 
 Payload of a point: ``id``, ``text``; ``metadata``, as JSON text, because an engine would round
 its large integers and may drop the difference between 1 and 1.0; ``n``, the insertion number,
-which orders and breaks ties; ``call``, which call wrote it; ``facts`` and ``numbers``, which
-filters read (see ``filters``). Text that UTF-8 cannot carry (lone surrogates) is in ``exact``.
+which orders and breaks ties; ``call``, which call wrote it; ``facts``, ``numbers`` and
+``strings``, which filters read (see ``filters``). Text that UTF-8 cannot carry (lone surrogates)
+is in ``exact``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from uuid import UUID
 import numpy as np
 from scipy import sparse as sp
 
-from m3_retrievers.index.qdrant.filters import facts, is_unicode, numbers
+from m3_retrievers.index.qdrant.filters import facts, is_unicode, numbers, strings
 from m3_retrievers.index.qdrant.requests import Found, Terms, Vector
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.packed import MultiVectors
@@ -67,6 +68,7 @@ def payload_of(record: Record, *, number: int, call: str, bare: bool) -> dict[st
         "call": call,
         "facts": facts(record.metadata),
         "numbers": numbers(record.metadata),
+        "strings": strings(record.metadata),
     }
     if not (is_unicode(record.id) and is_unicode(record.text)):
         payload["exact"] = _packed([record.id, record.text])

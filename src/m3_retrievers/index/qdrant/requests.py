@@ -35,6 +35,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Nested:
+    """One of the objects in the list under ``key`` passes the part, whose keys are its own."""
+
+    key: str
+    part: Clause
+
+
+@dataclass(frozen=True, slots=True)
 class HasId:
     """The point is one of these."""
 
@@ -62,7 +70,7 @@ class Never:
     part: Clause
 
 
-Clause: TypeAlias = Match | Span | HasId | Every | Some | Never
+Clause: TypeAlias = "Match | Span | Nested | HasId | Every | Some | Never"
 EVERYTHING = Every()
 
 
