@@ -27,11 +27,11 @@ from scipy import sparse as sp
 from m3_retrievers import HybridWeights, M3Encoder, scoring
 from m3_retrievers.evaluation import Collection, read_collection
 from m3_retrievers.evaluation.metrics import interval, measure
-from m3_retrievers.index.compressed import ColbertDtype
-from m3_retrievers.index.dense import DenseIndex
-from m3_retrievers.index.inverted import InvertedIndex
-from m3_retrievers.index.multivector import MultiVectorIndex
-from m3_retrievers.index.pooling import pooled
+from m3_retrievers.index.stores.compressed import ColbertDtype
+from m3_retrievers.index.stores.dense import DenseIndex
+from m3_retrievers.index.stores.inverted import InvertedIndex
+from m3_retrievers.index.stores.multivector import MultiVectorIndex
+from m3_retrievers.index.stores.pooling import pooled
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
 

@@ -30,7 +30,7 @@ from scipy import sparse as sp
 
 from m3_retrievers import scoring
 from m3_retrievers.index.base import Index
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.packed import MultiVectors, offsets_of

@@ -105,7 +105,7 @@ CLIENTS = {
     "qdrant_client": {"qdrant"},
     "qdrant_edge": {"qdrant"},
     "psycopg": {"pgvector"},
-    "sqlite3": {"sqlite.py"},
+    "sqlite3": {"durable"},
 }
 
 

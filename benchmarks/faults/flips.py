@@ -31,8 +31,8 @@ from common import RESULTS, machine, write_result
 from documents import put, record, representations
 
 from m3_retrievers.errors import M3Error
-from m3_retrievers.index import sqlite
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable import sqlite
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.plan import Plan

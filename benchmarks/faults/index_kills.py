@@ -161,7 +161,7 @@ def command_line(encoder: M3Encoder, out: Path, rounds: int, longest: float) -> 
 
 
 def made(path: Path) -> bool:
-    from m3_retrievers.index.durable_opening import is_made
+    from m3_retrievers.index.durable.opening import is_made
 
     return is_made(path)
 

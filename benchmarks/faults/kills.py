@@ -29,7 +29,7 @@ from common import RESULTS, machine, write_result
 from documents import check, put
 
 from m3_retrievers.index import table
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.lexical.bm25 import BM25
 
 _IDS = [str(number) for number in range(80)]

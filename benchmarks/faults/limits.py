@@ -26,7 +26,7 @@ from common import RESULTS, machine, write_result
 from documents import check, put
 
 from m3_retrievers.errors import M3Error
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 

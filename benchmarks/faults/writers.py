@@ -26,8 +26,8 @@ from common import RESULTS, machine, write_result
 from documents import check, put
 
 from m3_retrievers.errors import M3Error
-from m3_retrievers.index.durable import DurableIndex
-from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.index.durable.index import DurableIndex
+from m3_retrievers.index.snapshot.storage import read_generation, write_generation
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.types.hits import Record
 

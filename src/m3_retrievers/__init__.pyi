@@ -6,7 +6,7 @@ from .encoder.remote.http import HttpEncoder as HttpEncoder
 from .encoder.remote.tei import TeiEncoder as TeiEncoder
 from .encoder.remote.vllm import VllmEncoder as VllmEncoder
 from .encoder.splade import SpladeEncoder as SpladeEncoder
-from .index.durable import DurableIndex as DurableIndex
+from .index.durable.index import DurableIndex as DurableIndex
 from .index.local import LocalIndex as LocalIndex
 from .index.milvus.index import MilvusIndex as MilvusIndex
 from .index.pgvector.index import PgVectorIndex as PgVectorIndex

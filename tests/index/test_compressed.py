@@ -8,18 +8,18 @@ from scipy import sparse as sp
 
 import reference
 from m3_retrievers.errors import IndexCorruptError, InputError
-from m3_retrievers.index.compressed import (
+from m3_retrievers.index.durable.index import DurableIndex
+from m3_retrievers.index.local import LocalIndex
+from m3_retrievers.index.snapshot.storage import write_generation
+from m3_retrievers.index.stores.compressed import (
     COLBERT_DTYPES,
     compressed,
     compression_fault,
     expanded,
     scales_of,
 )
-from m3_retrievers.index.durable import DurableIndex
-from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.index.multivector import MultiVectorIndex
-from m3_retrievers.index.pooling import pooled
-from m3_retrievers.index.storage import write_generation
+from m3_retrievers.index.stores.multivector import MultiVectorIndex
+from m3_retrievers.index.stores.pooling import pooled
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations

@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.testing import IndexContract
 from m3_retrievers.testing.searching import Searches
 

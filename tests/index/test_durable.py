@@ -21,7 +21,7 @@ from m3_retrievers.errors import (
     SavedIndexError,
 )
 from m3_retrievers.index import table
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.types.plan import HybridWeights, Plan
@@ -127,7 +127,7 @@ def test_a_compaction_that_fails_does_not_undo_the_change_before_it(tmp_path, mo
             raise SavedIndexError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr("m3_retrievers.index.durable_writing.rewrite", full)
+            patch.setattr("m3_retrievers.index.durable.writing.rewrite", full)
             index.delete([str(number) for number in range(50)])
         assert index.ids == tuple(str(number) for number in range(50, 60))
         index.delete(["50"])  # which tries again
@@ -160,7 +160,7 @@ def test_a_change_that_fails_half_way_leaves_no_trace(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("m3_retrievers.index.durable_writing._put_batch", torn)
+            patch.setattr("m3_retrievers.index.durable.writing._put_batch", torn)
             with pytest.raises(KeyboardInterrupt):
                 put(index, ["c", "a"], seed=5)
         assert answers(index) == before
@@ -342,7 +342,7 @@ def test_a_link_where_the_log_would_be_is_not_followed(tmp_path):
 
 def test_a_newer_version_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("m3_retrievers.index.durable_file.VERSION", 2)
+        patch.setattr("m3_retrievers.index.durable.file.VERSION", 2)
         made(tmp_path / "my.index").close()
     with pytest.raises(SavedIndexError, match="version 2"):
         opened(tmp_path / "my.index")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.stores.inverted import InvertedIndex
 
 # Halves add up exactly, so ties are real ties and equality can be asked for.
 halves = st.integers(-4, 6).map(lambda number: number / 2)

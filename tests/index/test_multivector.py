@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.multivector import MultiVectorIndex
+from m3_retrievers.index.stores.multivector import MultiVectorIndex
 from m3_retrievers.scoring.late_interaction import maxsim
 from m3_retrievers.types.packed import MultiVectors
 

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 from durable_documents import put, records, representations
 from m3_retrievers.errors import IndexCorruptError, IndexLockedError, SavedIndexError
-from m3_retrievers.index import manifest as manifests
-from m3_retrievers.index import storage
-from m3_retrievers.index.files import fingerprint
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.index.snapshot import manifest as manifests
+from m3_retrievers.index.snapshot import storage
+from m3_retrievers.index.snapshot.files import fingerprint
+from m3_retrievers.index.snapshot.storage import read_generation, write_generation
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.types.hits import Record
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from m3_retrievers.errors import IndexCorruptError, IndexModelError, SavedIndexError
-from m3_retrievers.index import manifest as manifests
-from m3_retrievers.index import storage
-from m3_retrievers.index.storage import read_generation, read_model, write_generation
+from m3_retrievers.index.snapshot import manifest as manifests
+from m3_retrievers.index.snapshot import storage
+from m3_retrievers.index.snapshot.storage import read_generation, read_model, write_generation
 from m3_retrievers.types.hits import Record
 
 MODEL = {"name": "tiny", "fingerprint": "abc"}
@@ -123,7 +123,7 @@ def test_a_first_save_that_is_killed_leaves_a_folder_that_can_be_saved_into(tmp_
 REAL_KILLS = """
 import os, sys
 from pathlib import Path
-from m3_retrievers.index.storage import read_generation, write_generation
+from m3_retrievers.index.snapshot.storage import read_generation, write_generation
 from m3_retrievers.types.hits import Record
 
 def save(folder, number):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.inverted import InvertedIndex
+from m3_retrievers.index.stores.inverted import InvertedIndex
 from m3_retrievers.lexical.bm25 import BM25, as_bm25
 from m3_retrievers.lexical.tokenizers import WordTokenizer
 

@@ -5,7 +5,7 @@ import pytest
 from checkpoints import write_tiny_m3
 from m3_retrievers import BM25, HybridRetriever, HybridWeights, M3Encoder, ReciprocalRankFusion
 from m3_retrievers.errors import IndexCorruptError, IndexModelError, InputError
-from m3_retrievers.index.durable import DurableIndex
+from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.types.plan import Recall
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import SavedIndexError
-from m3_retrievers.index.durable_opening import bound_model, is_made
-from m3_retrievers.index.manifest import MANIFEST
-from m3_retrievers.index.storage import foreign_entry, read_model
+from m3_retrievers.index.durable.opening import bound_model, is_made
+from m3_retrievers.index.snapshot.manifest import MANIFEST
+from m3_retrievers.index.snapshot.storage import foreign_entry, read_model
 from m3_retrievers.retrieval.retriever import HybridRetriever
 
 

@@ -1,5 +1,5 @@
 from .copying import copy as copy
-from .durable import DurableIndex as DurableIndex
+from .durable.index import DurableIndex as DurableIndex
 from .local import LocalIndex as LocalIndex
 from .milvus.index import MilvusIndex as MilvusIndex
 from .opening import open as open

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse as sp
 
-from m3_retrievers.index.weighted import csr_arrays, csr_of
+from m3_retrievers.index.stores.weighted import csr_arrays, csr_of
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 

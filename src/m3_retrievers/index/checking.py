@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.index.arrays import Arrays
-from m3_retrievers.index.compressed import COLBERT_DTYPES, compression_fault
+from m3_retrievers.index.stores.compressed import COLBERT_DTYPES, compression_fault
 from m3_retrievers.index.values import fault_of
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output

@@ -15,7 +15,7 @@ from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.index.opening import open as open_index
 from m3_retrievers.index.opening import parse_address
-from m3_retrievers.index.storage import read_model
+from m3_retrievers.index.snapshot.storage import read_model
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 

@@ -22,8 +22,8 @@ from m3_retrievers.index.base import Encode, Filter, TermWeighting
 from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.incoming import check_query, check_representations, no_rows
-from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
+from m3_retrievers.index.snapshot.manifest import check_model
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import MODES, Mode, Plan

@@ -12,12 +12,12 @@ from m3_retrievers.checks import check_new
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
 from m3_retrievers.index.checking import check_saved
-from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.storage import corrupt, read_generation, write_generation
-from m3_retrievers.index.stores import Stores
+from m3_retrievers.index.snapshot.storage import corrupt, read_generation, write_generation
+from m3_retrievers.index.stores.compressed import ColbertDtype
+from m3_retrievers.index.stores.stores import Stores
 from m3_retrievers.index.table import Table
 from m3_retrievers.index.tabled import TableIndex
 from m3_retrievers.types.hits import Record
@@ -105,7 +105,7 @@ class LocalIndex(TableIndex):
         model: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the live records to a folder; see ``index.storage`` for how it is kept safe.
+        """Write the live records to a folder; see ``index.snapshot``.
 
         model: ``{"name", "fingerprint"}`` of the model that made the representations. extra: JSON
         of the caller's, handed back as ``LocalIndex.extra``.

@@ -12,7 +12,7 @@ from typing import Any
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Index, TermWeighting
 from m3_retrievers.index.local import LocalIndex
-from m3_retrievers.index.manifest import MANIFEST
+from m3_retrievers.index.snapshot.manifest import MANIFEST
 from m3_retrievers.types.representations import Output
 
 # Of one letter is a drive of Windows, and what begins with a dot or a slash is a path.
@@ -125,7 +125,7 @@ def _durable(
     weighting: TermWeighting | None,
     restore: Callable[[Mapping[str, Any]], TermWeighting] | None,
 ) -> Index:
-    from m3_retrievers.index.durable import DurableIndex
+    from m3_retrievers.index.durable.index import DurableIndex
 
     return DurableIndex(target, modes=modes, weighting=weighting, restore=restore)
 

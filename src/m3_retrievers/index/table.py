@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from m3_retrievers.checks import check_distinct, check_known
 from m3_retrievers.index.base import Filter
 from m3_retrievers.index.filters import FilteredRows
-from m3_retrievers.index.live import LiveRows
-from m3_retrievers.index.stores import Stores
+from m3_retrievers.index.stores.live import LiveRows
+from m3_retrievers.index.stores.stores import Stores
 from m3_retrievers.types.hits import Query, Ranking, Record
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import Mode

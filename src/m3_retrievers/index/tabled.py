@@ -15,7 +15,7 @@ from typing import Any
 from m3_retrievers.checks import check_ids, check_k
 from m3_retrievers.index import search as hybrid_search
 from m3_retrievers.index.base import Encode, Filter, TermWeighting
-from m3_retrievers.index.compressed import ColbertDtype
+from m3_retrievers.index.stores.compressed import ColbertDtype
 from m3_retrievers.index.table import Table
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats

@@ -9,8 +9,8 @@ from typing import Any
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, PersistentIndex
-from m3_retrievers.index.durable import DurableIndex
-from m3_retrievers.index.durable_opening import is_made
+from m3_retrievers.index.durable.index import DurableIndex
+from m3_retrievers.index.durable.opening import is_made
 from m3_retrievers.index.opening import open as open_home
 from m3_retrievers.index.opening import parse_address
 from m3_retrievers.lexical.bm25 import BM25

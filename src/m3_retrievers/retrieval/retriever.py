@@ -253,7 +253,7 @@ class HybridRetriever(Planned):
     # On disk
 
     def save(self, folder: str | Path) -> None:
-        """Write index and plan to a folder; see ``index.storage`` for how it is kept safe."""
+        """Write index and plan to a folder; see ``index.snapshot``."""
         saving.save(folder, self.index, self.encoder, self._plan)
 
     @classmethod

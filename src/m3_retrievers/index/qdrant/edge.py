@@ -12,7 +12,6 @@ from typing import Any
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import IndexLockedError, IndexUnavailableError, SavedIndexError
-from m3_retrievers.index.files import disk_errors, sync
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.qdrant.edge_shapes import condition, config, found, point_of, request
 from m3_retrievers.index.qdrant.requests import (
@@ -23,6 +22,7 @@ from m3_retrievers.index.qdrant.requests import (
     Point,
     WeightedSum,
 )
+from m3_retrievers.index.snapshot.files import disk_errors, sync
 
 _NOTE = "m3_retrievers.json"
 # what the engine raises of its own: the bare class, with a text; or, where a file of it makes no

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
-from m3_retrievers.index.compressed import (
+from m3_retrievers.index.stores.compressed import (
     ColbertDtype,
     check_colbert_dtype,
     compressed,
@@ -19,7 +19,7 @@ from m3_retrievers.index.compressed import (
     kept_width,
     width_of,
 )
-from m3_retrievers.index.dense import GrowingRows
+from m3_retrievers.index.stores.dense import GrowingRows
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import MultiVectors, offsets_of
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.compressed import ColbertDtype, compressed
-from m3_retrievers.index.dense import DenseIndex
 from m3_retrievers.index.incoming import check_query, check_representations, widths_of
-from m3_retrievers.index.inverted import InvertedIndex, canonical
-from m3_retrievers.index.live import LiveRows
-from m3_retrievers.index.multivector import ColbertStore, MultiVectorIndex
-from m3_retrievers.index.pooling import pooled
-from m3_retrievers.index.weighted import WeightedIndex, csr_arrays, csr_of
+from m3_retrievers.index.stores.compressed import ColbertDtype, compressed
+from m3_retrievers.index.stores.dense import DenseIndex
+from m3_retrievers.index.stores.inverted import InvertedIndex, canonical
+from m3_retrievers.index.stores.live import LiveRows
+from m3_retrievers.index.stores.multivector import ColbertStore, MultiVectorIndex
+from m3_retrievers.index.stores.pooling import pooled
+from m3_retrievers.index.stores.weighted import WeightedIndex, csr_arrays, csr_of
 from m3_retrievers.types.hits import Query
 from m3_retrievers.types.packed import Floats, MultiVectors
 from m3_retrievers.types.plan import Mode

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from m3_retrievers.index.manifest import FILE
+from m3_retrievers.index.snapshot.manifest import FILE
 
 _NAME = re.compile(r"generation-(\d{6,18})")
 _MARK = "unfinished"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse as sp
 
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.inverted import InvertedIndex
-from m3_retrievers.index.live import LiveRows
+from m3_retrievers.index.stores.inverted import InvertedIndex
+from m3_retrievers.index.stores.live import LiveRows
 
 Rows = NDArray[np.int64]
 

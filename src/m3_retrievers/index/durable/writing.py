@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from m3_retrievers.index.arrays import Arrays, chosen, joined
-from m3_retrievers.index.disk_vectors import by_key
-from m3_retrievers.index.durable_file import (
+from m3_retrievers.index.durable.file import (
     Counters,
     DurableFile,
     checksum,
@@ -24,8 +23,9 @@ from m3_retrievers.index.durable_file import (
     digest_sum,
     id_bytes,
 )
-from m3_retrievers.index.durable_reading import batches
-from m3_retrievers.index.files import as_json
+from m3_retrievers.index.durable.reading import batches
+from m3_retrievers.index.durable.vectors import by_key
+from m3_retrievers.index.snapshot.files import as_json
 from m3_retrievers.types.hits import Record
 
 # Rows in a batch at most: 1,024 with 1,024 dense values each are 4 MiB and their term weights.

@@ -16,13 +16,11 @@ from typing import Any, NoReturn
 
 from m3_retrievers.checks import check_distinct, check_new
 from m3_retrievers.errors import InputError, SavedIndexError
-from m3_retrievers.index import durable_writing as writing
 from m3_retrievers.index.base import Filter, TermWeighting
-from m3_retrievers.index.compressed import ColbertDtype
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.disk_vectors import by_key
-from m3_retrievers.index.durable_file import Counters
-from m3_retrievers.index.durable_opening import (
+from m3_retrievers.index.durable import writing
+from m3_retrievers.index.durable.file import Counters
+from m3_retrievers.index.durable.opening import (
     Colbert,
     Options,
     Restore,
@@ -31,10 +29,12 @@ from m3_retrievers.index.durable_opening import (
     modes_of,
     restore_of,
 )
-from m3_retrievers.index.durable_table import FollowingTable
+from m3_retrievers.index.durable.table import FollowingTable
+from m3_retrievers.index.durable.vectors import by_key
 from m3_retrievers.index.locking import ForkSafeLock
-from m3_retrievers.index.manifest import check_model
 from m3_retrievers.index.records import check_records, stored_record
+from m3_retrievers.index.snapshot.manifest import check_model
+from m3_retrievers.index.stores.compressed import ColbertDtype
 from m3_retrievers.index.table import Table, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
 from m3_retrievers.types.hits import Record

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.errors import IndexCorruptError, SavedIndexError
-from m3_retrievers.index.files import as_json, of_json
-from m3_retrievers.index.sqlite import Database
+from m3_retrievers.index.durable.sqlite import Database
+from m3_retrievers.index.snapshot.files import as_json, of_json
 
 APPLICATION = 0x4D334958  # "M3IX", the application id in the header of the file
 FORMAT = "m3-retrievers durable index"

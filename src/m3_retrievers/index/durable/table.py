@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.compressed import ColbertDtype, kept_width
-from m3_retrievers.index.disk_vectors import DiskVectors
-from m3_retrievers.index.durable_file import Counters, DurableFile, digest_sum
-from m3_retrievers.index.durable_opening import Restore
-from m3_retrievers.index.durable_reading import Layout, pieces
-from m3_retrievers.index.durable_writing import BATCH_ROWS, live_rows
-from m3_retrievers.index.stores import Stores
+from m3_retrievers.index.durable.file import Counters, DurableFile, digest_sum
+from m3_retrievers.index.durable.opening import Restore
+from m3_retrievers.index.durable.reading import Layout, pieces
+from m3_retrievers.index.durable.vectors import DiskVectors
+from m3_retrievers.index.durable.writing import BATCH_ROWS, live_rows
+from m3_retrievers.index.stores.compressed import ColbertDtype, kept_width
+from m3_retrievers.index.stores.stores import Stores
 from m3_retrievers.index.table import Table
 
 

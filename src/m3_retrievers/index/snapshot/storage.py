@@ -33,9 +33,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from m3_retrievers.errors import IndexCorruptError, IndexLockedError, SavedIndexError
-from m3_retrievers.index import generations
 from m3_retrievers.index.checking import record_of
-from m3_retrievers.index.files import (
+from m3_retrievers.index.snapshot import generations
+from m3_retrievers.index.snapshot.files import (
     by_file,
     check_file,
     disk_errors,
@@ -44,7 +44,7 @@ from m3_retrievers.index.files import (
     sync,
     write_json,
 )
-from m3_retrievers.index.manifest import (
+from m3_retrievers.index.snapshot.manifest import (
     DOCUMENTS,
     FORMAT,
     MANIFEST,

@@ -13,8 +13,8 @@ from safetensors.numpy import load
 
 from m3_retrievers.index.arrays import Arrays, chosen
 from m3_retrievers.index.checking import check_arrays, record_of
-from m3_retrievers.index.compressed import compression_fault
-from m3_retrievers.index.durable_file import DurableFile, id_bytes
+from m3_retrievers.index.durable.file import DurableFile, id_bytes
+from m3_retrievers.index.stores.compressed import compression_fault
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.packed import offsets_of
 from m3_retrievers.types.representations import Output

@@ -13,10 +13,10 @@ from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.checking import check_settings
-from m3_retrievers.index.compressed import ColbertDtype, check_colbert_dtype
-from m3_retrievers.index.durable_file import APPLICATION, DurableFile
-from m3_retrievers.index.sqlite import Database
-from m3_retrievers.index.stores import as_outputs
+from m3_retrievers.index.durable.file import APPLICATION, DurableFile
+from m3_retrievers.index.durable.sqlite import Database
+from m3_retrievers.index.stores.compressed import ColbertDtype, check_colbert_dtype
+from m3_retrievers.index.stores.stores import as_outputs
 from m3_retrievers.types.plan import Mode
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 

@@ -22,7 +22,7 @@ from m3_retrievers.errors import (
     M3Error,
     SavedIndexError,
 )
-from m3_retrievers.index.files import sync
+from m3_retrievers.index.snapshot.files import sync
 
 _HEADER = b"SQLite format 3\0"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}

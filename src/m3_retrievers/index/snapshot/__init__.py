@@ -1,0 +1,1 @@
+"""An index written to a folder whole, a new generation each time."""

@@ -1,0 +1,1 @@
+"""What a local index keeps of its documents, a store a mode."""
