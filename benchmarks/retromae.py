@@ -97,6 +97,7 @@ def main() -> None:
                     heads=HeadSpec(sparse=False, colbert=False),
                     document_max_length=64,
                     truncation="warn",
+                    keep=None,
                 )
                 found = evaluate(encoder, collection, modes=["dense"])
                 runs.append(

@@ -54,5 +54,8 @@ def other_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tiny_m3: Path) -> M3Encoder:
-    """One tiny model with all three outputs; a test that changes its model loads another."""
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu")
+    """One tiny model with all three outputs; a test that changes its model loads another.
+
+    It keeps nothing: where a test compares two computations, both are made.
+    """
+    return M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=None)

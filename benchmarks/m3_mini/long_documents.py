@@ -50,7 +50,12 @@ def main() -> None:
         if name == "MCLS" and pooling != "cls":
             continue
         encoder = M3Encoder.from_pretrained(
-            options.model, device="cpu", dtype=options.dtype, document_max_length=512, **how
+            options.model,
+            device="cpu",
+            dtype=options.dtype,
+            document_max_length=512,
+            **how,
+            keep=None,
         )
         found, seconds = {}, {}
         for folder in options.data:

@@ -13,7 +13,9 @@ TEXTS = ["The river rose three metres.", "page", "", "The clock was repaired ove
 @pytest.fixture(scope="module")
 def encoder(tiny_m3):
     # with batches this small, equal texts would lie in different ones
-    return M3Encoder.from_pretrained(tiny_m3, device="cpu", document_max_length=12, batch_tokens=64)
+    return M3Encoder.from_pretrained(
+        tiny_m3, device="cpu", document_max_length=12, batch_tokens=64, keep=None
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))

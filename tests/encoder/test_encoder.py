@@ -281,7 +281,7 @@ def test_half_precision_stays_close(tiny_m3, encoder):
 
 
 def test_concurrent_queries_get_their_own_answers_from_fewer_passes(tiny_m3, encoder, monkeypatch):
-    shared = M3Encoder.from_pretrained(tiny_m3, device="cpu")
+    shared = M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=None)
     passes: list[int] = []
     real = shared.checkpoint.backbone.forward
 
@@ -307,7 +307,7 @@ def test_concurrent_queries_get_their_own_answers_from_fewer_passes(tiny_m3, enc
 
 
 def test_memory_that_runs_out_halves_the_batch_and_changes_no_number(tiny_m3, encoder, monkeypatch):
-    tight = M3Encoder.from_pretrained(tiny_m3, device="cpu")
+    tight = M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=None)
     real = tight.checkpoint.backbone.forward
 
     def limited(input_ids, **kwargs):

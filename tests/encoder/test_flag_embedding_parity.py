@@ -191,7 +191,9 @@ def test_output_selection_changes_nothing(
 
 def _encoder(folder: Path, limit: int, **options: Any) -> M3Encoder:
     limits: Any = {"query_max_length": limit, "document_max_length": limit}
-    return M3Encoder.from_pretrained(folder, device="cpu", dtype="float32", **limits, **options)
+    return M3Encoder.from_pretrained(
+        folder, device="cpu", dtype="float32", keep=None, **limits, **options
+    )
 
 
 def _cut(encode: Any, texts: Any, **options: Any) -> Any:
