@@ -6,9 +6,12 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
-# a process a core, each with one thread of torch's: two that share a core wait for each other;
-# and all of them read the bytecode that one has written, whatever the shell's settings
-TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=40
+# a process a core and one more, at most four, each with one thread of torch's: tests of engines and
+# servers wait now and then, and somebody else may have the core; and all of them read the bytecode
+# that one has written, whatever the shell's settings
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 4)
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=40
+
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
