@@ -11,7 +11,10 @@ from m3_retrievers.types.representations import Representations
 from m3_retrievers.types.tokens import TokenView
 from splade_checkpoints import write_tiny_splade
 
-pytestmark = pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning"),
+]
 
 
 @pytest.fixture(scope="module")

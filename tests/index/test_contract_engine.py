@@ -22,6 +22,8 @@ from m3_retrievers.testing import IndexContract
 from m3_retrievers.types.hits import Ranking, Record
 from m3_retrievers.types.representations import Representations
 
+pytestmark = pytest.mark.slow
+
 
 class DictIndex(EngineIndex):
     def __init__(self, engine):

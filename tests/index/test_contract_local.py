@@ -10,6 +10,8 @@ from m3_retrievers.testing.keeping import KeepsRecords
 from m3_retrievers.testing.searching import Searches
 from m3_retrievers.types.hits import Ranking, Record
 
+pytestmark = pytest.mark.slow
+
 
 class TestLocalIndex(IndexContract):
     tolerance = 1e-6

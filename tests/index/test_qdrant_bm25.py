@@ -12,6 +12,8 @@ from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.plan import Plan
 from m3_retrievers.types.representations import Representations
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("qdrant_edge")
 
 TEXTS = [

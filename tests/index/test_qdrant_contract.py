@@ -19,6 +19,8 @@ qdrant_client = pytest.importorskip("qdrant_client")
 
 from qdrant_rest import RestQdrant  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

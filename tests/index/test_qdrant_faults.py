@@ -30,7 +30,10 @@ pytest.importorskip("qdrant_client")
 
 KEY = "secret-key-of-the-server"
 NO = json.dumps({"result": {"exists": False}, "status": "ok", "time": 0}).encode()
-pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
+]
 
 
 def answer(body, status="200 OK", length=None):

@@ -12,6 +12,8 @@ from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.index.qdrant.filters import facts, field_key, numbers, strings, translated
 from m3_retrievers.index.qdrant.requests import Every, Match, Nested, Never, Some, Span
 
+pytestmark = pytest.mark.slow
+
 NAMES = st.sampled_from(["a", "b", "a.b", "", 'q"uote', "ключ", "a" * 300, "\ud83d\ude00", "😀"])
 NUMBERS = st.one_of(
     st.integers(-3, 3),

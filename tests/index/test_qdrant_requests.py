@@ -17,6 +17,8 @@ pytest.importorskip("qdrant_client")
 
 from qdrant_rest import RestQdrant
 
+pytestmark = pytest.mark.slow
+
 BOUNDS = {"dense": 1e-5, "sparse": 1e-5, "colbert": 1e-3, "hybrid": 2e-3, "fusion": 1e-5}
 
 

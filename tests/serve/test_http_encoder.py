@@ -30,6 +30,7 @@ from splade_checkpoints import write_tiny_splade
 
 # the servers of these tests answer on loopback; no other host can be reached
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.allow_hosts(["127.0.0.1"]),
     pytest.mark.filterwarnings("ignore::m3_retrievers.errors.UnknownTokenWarning"),
 ]

@@ -19,6 +19,8 @@ from m3_retrievers.serve import Limits, create_app
 from model_servers import Weights
 from sentences import SENTENCES
 
+pytestmark = pytest.mark.slow
+
 TEXTS = list(SENTENCES[:4])
 SMALL = Limits(max_texts=4, queue=8, max_characters=500, max_body=20_000)
 

@@ -27,6 +27,8 @@ from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.plan import Plan
 from m3_retrievers.types.representations import Representations
 
+pytestmark = pytest.mark.slow
+
 COUNT = 20
 RECORDS, MADE = samples.records(COUNT), samples.represent(COUNT)
 

@@ -21,6 +21,8 @@ from m3_retrievers.testing.samples import question, records, represent
 from m3_retrievers.types.hits import Record
 from m3_retrievers.types.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 PLAN = Plan()
 
 

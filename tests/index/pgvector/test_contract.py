@@ -8,6 +8,8 @@ from m3_retrievers import PgVectorIndex
 from m3_retrievers.testing import IndexContract
 from m3_retrievers.testing.samples import records, represent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def emptied(dsn):

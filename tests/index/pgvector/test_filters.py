@@ -11,6 +11,8 @@ from m3_retrievers.index.filters import compile_filter
 from m3_retrievers.index.pgvector.filters import where
 from m3_retrievers.index.pgvector.values import comparable, folded
 
+pytestmark = pytest.mark.slow
+
 # Values that an engine's own types confuse, small enough that two of them are often the same
 SCALARS = st.one_of(
     st.none(),

@@ -11,6 +11,8 @@ from m3_retrievers.testing.agreement import same_hits
 from m3_retrievers.testing.samples import COUNT, question, records, represent
 from m3_retrievers.types.plan import HybridWeights, Plan, Recall
 
+pytestmark = pytest.mark.slow
+
 PLANS = {
     "all": Plan(recall=Recall(dense=5, lexical=4)),
     "everything": Plan(recall=Recall.everything()),

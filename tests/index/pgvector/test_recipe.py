@@ -5,6 +5,8 @@ import pytest
 
 import readme
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_the_example_of_postgresql_prints_what_the_readme_shows(server, capsys):
