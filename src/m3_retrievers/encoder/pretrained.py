@@ -78,22 +78,13 @@ def load_config(folder: Path) -> Any:
 
 def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
     """Return the backbone in evaluation mode, on the CPU, complete and finite."""
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            check_safetensors(path)
-    config = load_config(folder)
-    _check_amount(folder, config)
-    model, report = _from_pretrained(
-        AutoModel, folder, config=config, dtype=dtype, output_loading_info=True
+    model = _complete(
+        AutoModel,
+        folder,
+        dtype,
+        what="the backbone's",
+        advice="Use a complete checkpoint of this architecture.",
     )
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} of the backbone's tensors ({', '.join(missing[:3])}…): "
-            "they would be random. Use a complete checkpoint of this architecture."
-        )
-    _check_finite(folder, model, dtype)
-    model.eval()
     _check_output(folder, model)
     return model
 
@@ -106,23 +97,13 @@ def load_masked_model(folder: Path) -> Any:
 
 def load_masked_language_model(folder: Path, dtype: torch.dtype) -> Any:
     """Return a masked-language model in evaluation mode, on the CPU, complete and finite."""
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            check_safetensors(path)
-    config = load_config(folder)
-    _check_amount(folder, config)
-    model, report = _from_pretrained(
-        AutoModelForMaskedLM, folder, config=config, dtype=dtype, output_loading_info=True
+    return _complete(
+        AutoModelForMaskedLM,
+        folder,
+        dtype,
+        what="a masked-language model's",
+        advice="Use a checkpoint that was saved with its head, such as a SPLADE model.",
     )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} of a masked-language model's tensors "
-            f"({', '.join(missing[:3])}…): they would be random. Use a checkpoint that was saved "
-            "with its head, such as a SPLADE model."
-        )
-    _check_finite(folder, model, dtype)
-    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -144,6 +125,27 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
+
+
+def _complete(kind: Any, folder: Path, dtype: torch.dtype, *, what: str, advice: str) -> Any:
+    """Return a model of a kind of transformers', its files checked before and after."""
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
+    config = load_config(folder)
+    _check_amount(folder, config)
+    model, report = _from_pretrained(
+        kind, folder, config=config, dtype=dtype, output_loading_info=True
+    )
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of {what} tensors ({', '.join(missing[:3])}…): "
+            f"they would be random. {advice}"
+        )
+    _check_finite(folder, model, dtype)
+    model.eval()
+    return model
 
 
 def _from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
