@@ -63,6 +63,17 @@ def test_without_colbert_in_the_weights_no_token_vectors_are_kept(encoder, tmp_p
     close(retriever)
 
 
+def test_an_address_names_the_same_file_as_its_path(encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = HybridRetriever.open("sqlite:./my.index", encoder)
+    named.add(TEXTS)
+    close(named)
+    assert [path.name for path in tmp_path.iterdir()] == ["my.index"]
+    plain = HybridRetriever.open(tmp_path / "my.index", encoder)
+    assert len(plain) == len(TEXTS)
+    close(plain)
+
+
 def test_an_index_that_recomputes_encodes_the_candidates(encoder, tmp_path):
     index = DurableIndex(tmp_path / "my.index", colbert="recompute")
     retriever = HybridRetriever.open(index, encoder)

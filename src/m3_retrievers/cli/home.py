@@ -14,8 +14,8 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import PersistentIndex
 from m3_retrievers.index.opening import open as open_index
 from m3_retrievers.index.opening import parse_address, shown_address
-from m3_retrievers.lexical.bm25 import BM25
-from m3_retrievers.retrieval.planning import plan_for
+from m3_retrievers.retrieval.opening import engine_index
+from m3_retrievers.retrieval.planning import bm25_for, plan_for
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.plan import Mode, encoded_modes
 
@@ -61,19 +61,13 @@ def model_at(address: str) -> dict[str, Any]:
 
 def _opened(address: str, encoder: M3Encoder, legs: Sequence[Mode] | None) -> Any:
     """Return the index at an address; a new one keeps what these legs need, None makes none."""
-    path = parse_address(address).path
-    if legs is None or (path is not None and path.exists()):
+    home = parse_address(address)
+    if legs is None or (home.path is not None and home.path.exists()):
         return _persistent(open_index(address, create=legs is not None), address)
     plan = plan_for(encoder, legs=legs)
-    modes: frozenset[Mode] = frozenset(mode for mode in plan.modes if mode != "bm25")
-    if "bm25" in plan.legs:
-        return open_index(address, modes=encoded_modes(plan.modes), weighting=BM25())
-    if path is None:  # a server, which may have the collection, made with other weights
-        index = _persistent(open_index(address), address)
-        if index.note() or index.modes == modes:
-            return index
-        index.close()
-    return open_index(address, modes=encoded_modes(plan.modes))
+    if home.engine != "sqlite":
+        return engine_index(address, plan)
+    return open_index(address, modes=encoded_modes(plan.modes), weighting=bm25_for(plan, None))
 
 
 def _persistent(index: Any, address: str) -> Any:

@@ -45,14 +45,18 @@ def open_index(
 ) -> tuple[Index, Plan]:
     """Return an index, made where there is none, and the plan that is kept beside it now.
 
-    where: the path of a durable index, an engine's address (see ``index.opening.open``), or an
-    index that persists by itself. The options that are None come from the plan kept there. See
-    ``HybridRetriever.open`` for what fails.
+    where: an index's address (see ``index.opening.open``), or an index that persists by itself.
+    The options that are None come from the plan kept there. See ``HybridRetriever.open`` for
+    what fails.
     """
     new: dict[str, Any] = {"recall": recall, "fusion": fusion, "weights": weights}
-    if isinstance(where, str) and parse_address(where).engine != "sqlite":
-        plan = plan_for(encoder, legs=DEFAULT_LEGS if legs is None else legs, **new)
-        where, bm25 = _in_engine(where, plan, bm25), None
+    if isinstance(where, str | Path):
+        home = parse_address(where)
+        if home.engine == "sqlite":
+            where = home.target
+        else:
+            plan = plan_for(encoder, legs=DEFAULT_LEGS if legs is None else legs, **new)
+            where, bm25 = engine_index(str(where), plan, bm25), None
     if isinstance(where, str | Path) and not is_made(where):
         plan = plan_for(encoder, legs=DEFAULT_LEGS if legs is None else legs, **new)
         state = plan_state(plan)
@@ -76,8 +80,11 @@ def open_index(
     return index, plan
 
 
-def _in_engine(address: str, plan: Plan, bm25: BM25 | None) -> Index:
-    """Return the index that an engine has at an address; a new one keeps what a plan needs."""
+def engine_index(address: str, plan: Plan, bm25: BM25 | None = None) -> Index:
+    """Return the index that an engine has at an address; a new one keeps what a plan needs.
+
+    Raises InputError for a BM25 beside an index that is there.
+    """
     path = parse_address(address).path
     if path is None or path.exists():
         there = open_home(address)

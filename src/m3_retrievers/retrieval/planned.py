@@ -14,7 +14,8 @@ class Planned:
     """The legs, recall, weights and fusion of a retriever, kept as one plan.
 
     A part that is set is checked beside the others, and against the index; searches under way
-    go on with the plan they began with.
+    go on with the plan they began with. It holds for this retriever alone: what a durable index
+    keeps beside itself is what ``open`` was given.
     """
 
     encoder: Encoder
