@@ -57,9 +57,11 @@ class Collection:
             self._call(
                 "create_collection",
                 schema=schema(fields, vectors=vectors),
-                index_params=index_params(indexes),
                 consistency_level="Strong",
             )
+            # of no rows: nothing to wait for, and the client would sleep half a second for each
+            self._call("create_index", index_params=index_params(indexes), sync=False)
+            self._call("load_collection")
         except IndexUnavailableError:
             if not self.exists():  # another process was faster
                 raise
