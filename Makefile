@@ -6,11 +6,12 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
-# a process a core and one more, at most four, each with one thread of torch's: tests of engines and
-# servers wait now and then, and somebody else may have the core; and all of them read the bytecode
-# that one has written, whatever the shell's settings
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 4)
-TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=40
+# a process a core, at most four, each with one thread of torch's, and for all tests one more: those
+# of engines and servers wait now and then; and all of them read the bytecode that one has written,
+# whatever the shell's settings
+CORES := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
+WORKERS ?= $(shell [ $(CORES) -lt 4 ] && echo $$(($(CORES) + 1)) || echo 4)
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist worksteal --durations=40
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
@@ -24,10 +25,10 @@ demo: $(VENV)/demo.stamp  ## answer questions from Python's own documentation
 	$(BIN)/m3-retrievers demo
 
 test: $(VENV)/dev.stamp  ## run all tests
-	$(TEST)
+	$(TEST) -n $(WORKERS)
 
 test-quick: $(VENV)/dev.stamp  ## run what takes under a minute: no notebooks, training, other processes
-	$(TEST) -m "not slow"
+	$(TEST) -n $(CORES) -m "not slow"
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy
 	$(BIN)/ruff check .

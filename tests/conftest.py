@@ -1,5 +1,6 @@
 """What many tests read and none changes: tiny checkpoints, and a model, made once a process."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ class Selection:
     """What is not even imported, for half of a short run's time goes into imports.
 
     That is a module of the package without a doctest, and, where slow tests are left out, a file
-    that is slow as a whole.
+    that is slow as a whole. The notebooks begin first, for each takes longer than any other test.
     """
 
     def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
@@ -29,8 +30,17 @@ class Selection:
         quick = config.option.markexpr == "not slow"
         return True if quick and "\npytestmark = pytest.mark.slow" in text else None
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: item.path.stem != "test_notebooks")
+
+    def pytest_collection_finish(self) -> None:
+        # modules and thousands of tests stay to the end: nothing there for the collector to find
+        gc.freeze()
+        gc.enable()
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()
     config.pluginmanager.register(Selection())
 
 

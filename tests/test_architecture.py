@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,17 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports_of(path: Path, *, shown: bool = True) -> set[str]:
     """Return the dotted names a file imports, at any depth.
 
     shown: False leaves out what ``_repr_html_`` and the plots load at the moment they are called.
     """
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     found = set()
     nodes = list(ast.walk(tree)) if shown else [n for f in tree.body for n in _without_display(f)]
     for node in nodes:
@@ -178,7 +184,7 @@ def test_importing_the_package_loads_neither_torch_nor_a_framework(module):
 
 def test_no_file_prints_or_catches_everything():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else "everything"
                 assert caught not in ("everything", "Exception", "BaseException"), path
@@ -196,9 +202,8 @@ def test_nothing_is_pickled():
 
 def test_a_file_fits_a_few_screens_and_a_function_one():
     for path in FILES:
-        text = path.read_text("utf-8")
-        assert len(text.splitlines()) <= 320, path
-        for node in ast.walk(ast.parse(text)):
+        assert len(path.read_text("utf-8").splitlines()) <= 320, path
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
                 assert lines <= 50, f"{path}: {node.name} has {lines} lines"

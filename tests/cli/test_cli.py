@@ -187,6 +187,7 @@ def test_nothing_of_a_folder_steers_the_terminal(run, tiny_m3, tmp_path):
     assert any("\x1b" in hit["text"] for hit in json.loads(as_json.out)["hits"])
 
 
+@pytest.mark.slow
 def test_an_endless_word_does_not_flood_the_terminal(run, tiny_m3, tmp_path):
     retriever = HybridRetriever(M3Encoder.from_pretrained(tiny_m3, device="cpu"))
     with pytest.warns(TruncationWarning):

@@ -102,6 +102,7 @@ def test_the_standard_library_gives_a_few_thousand_documents_without_importing_i
     assert some == [record for record in records if record.id.split(".")[0] in ("csv", "json")]
 
 
+@pytest.mark.slow
 def test_a_limit_spreads_over_the_library():
     modules = {"argparse", "ast", "asyncio", "calendar", "csv", "dis", "email", "glob", "heapq"}
     modules |= {"html", "io", "json", "locale", "pdb", "queue", "re", "shutil", "smtplib", "stat"}

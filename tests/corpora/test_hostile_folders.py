@@ -133,6 +133,7 @@ def deep() -> Iterator[Path]:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_no_depth_is_too_deep(deep):
     assert sorted(record.text for record in read_folder(deep).passages) == ["Deep.", "Text."]
 

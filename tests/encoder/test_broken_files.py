@@ -18,6 +18,8 @@ from m3_retrievers import M3Encoder
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.errors import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 JSON_FILES = (
     "config.json",
     "tokenizer.json",

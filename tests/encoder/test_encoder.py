@@ -157,6 +157,7 @@ def test_a_very_long_text_can_be_refused(tiny_m3):
         encoder.encode_documents([LONG])
 
 
+@pytest.mark.slow
 def test_8192_tokens_go_through_in_one_piece(encoder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)

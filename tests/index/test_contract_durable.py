@@ -6,6 +6,8 @@ from m3_retrievers.index.durable.index import DurableIndex
 from m3_retrievers.testing import IndexContract
 from m3_retrievers.testing.searching import Searches
 
+pytestmark = pytest.mark.slow
+
 
 class TestDurableIndex(IndexContract):
     tolerance = 1e-6

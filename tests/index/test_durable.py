@@ -63,6 +63,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colbert", ["disk", "memory"])
 @settings(max_examples=6)
 @given(changes=CHANGES)

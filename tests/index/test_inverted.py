@@ -39,6 +39,7 @@ def oracle(rows, query):
     return scores, np.array([any(column in query for column in row) for row in rows], bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [halves, positives], ids=["signed", "positive"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @settings(max_examples=100)

@@ -46,6 +46,7 @@ def keep_saving(folder: Path, first: int, ready) -> None:
         save(folder, number)
 
 
+@pytest.mark.slow
 @FORK
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_savers_and_loaders_at_once_meet_one_whole_index_at_any_time(tmp_path):

@@ -80,6 +80,7 @@ def die_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_the_old_index_or_the_new_one(tmp_path, monkeypatch):
     found, step = [], 0
     while True:
@@ -171,6 +172,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "saving.lock")
 
 
+@pytest.mark.slow
 def test_any_changed_byte_is_noticed_and_its_file_named(tmp_path):
     save(tmp_path / "index", 1)
     for path in files_of(tmp_path / "index"):
@@ -259,6 +261,7 @@ def test_files_of_the_users_beside_the_index_survive_every_save(tmp_path):
     assert (tmp_path / "copy" / "mine.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 def test_what_the_disk_refuses_is_an_error_of_ours_and_the_old_index_stays(
     code, tmp_path, monkeypatch

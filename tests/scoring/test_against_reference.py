@@ -121,6 +121,7 @@ def test_maxsim_does_not_depend_on_the_other_documents(documents: list[Array]) -
     np.testing.assert_allclose(_maxsim(query, documents)[0], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first call of a torch operator may take long
 @given(packs, packs, st.randoms(use_true_random=False))
 def test_maxsim_passes_the_gradient_of_the_loop(
@@ -170,6 +171,7 @@ def test_hybrid_equals_the_loop(
     assert ours[0] == pytest.approx(expected, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_pair_scores_equal_the_loops(data: st.DataObject) -> None:
     texts = [

@@ -69,6 +69,7 @@ def admitted(expression: str, metadata: dict) -> bool:
     return bool(eval(code, {"stated": stated, "orders": orders, "place": 1}))
 
 
+@pytest.mark.slow
 @given(METADATA, FILTERS)
 @settings(max_examples=300)
 def test_an_expression_admits_what_the_filter_admits(metadata, filter):
@@ -135,6 +136,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MilvusIndex
     milvus.close()
 
 
+@pytest.mark.slow
 @given(FILTERS)
 @settings(max_examples=40)
 def test_milvus_lite_admits_the_same_records(pair, filter):
