@@ -8,13 +8,20 @@ from typing import Any
 
 from m3_retrievers.index.qdrant.client_shapes import (
     condition,
-    found,
     point_of,
     request,
     vectors_config,
 )
 from m3_retrievers.index.qdrant.connection import Connection
-from m3_retrievers.index.qdrant.requests import Clause, Found, Layout, Nearest, Point, WeightedSum
+from m3_retrievers.index.qdrant.requests import (
+    Clause,
+    Found,
+    Layout,
+    Nearest,
+    Point,
+    WeightedSum,
+    found,
+)
 
 _NOTE = "m3_retrievers"
 

@@ -13,7 +13,7 @@ from typing import Any
 from m3_retrievers.checks import require_package
 from m3_retrievers.errors import IndexLockedError, IndexUnavailableError, SavedIndexError
 from m3_retrievers.index.locking import ForkSafeLock
-from m3_retrievers.index.qdrant.edge_shapes import condition, config, found, point_of, request
+from m3_retrievers.index.qdrant.edge_shapes import condition, config, point_of, request
 from m3_retrievers.index.qdrant.requests import (
     Clause,
     Found,
@@ -21,6 +21,7 @@ from m3_retrievers.index.qdrant.requests import (
     Nearest,
     Point,
     WeightedSum,
+    found,
 )
 from m3_retrievers.index.snapshot.files import disk_errors, sync
 

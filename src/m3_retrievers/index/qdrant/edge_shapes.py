@@ -7,7 +7,6 @@ from typing import Any
 from m3_retrievers.index.qdrant.requests import (
     Clause,
     Every,
-    Found,
     HasId,
     Layout,
     Match,
@@ -28,23 +27,6 @@ def point_of(point: Point) -> Any:
 
     vectors = {name: _vector(value) for name, value in point.vectors.items()}
     return qe.Point(point.id, vectors, dict(point.payload))
-
-
-def found(point: Any) -> Found:
-    """Return a point that came back."""
-    vectors = point.vector if isinstance(point.vector, dict) else {}
-    return Found(
-        id=str(point.id),
-        payload=point.payload or {},
-        vectors={name: _read(vector) for name, vector in vectors.items()},
-        score=float(getattr(point, "score", 0.0)),
-    )
-
-
-def _read(vector: Any) -> Vector:
-    if hasattr(vector, "indices"):
-        return Terms(list(vector.indices), list(vector.values))
-    return vector  # type: ignore[no-any-return]
 
 
 def _vector(vector: Vector) -> Any:

@@ -107,6 +107,23 @@ class Found:
     score: float = 0.0
 
 
+def found(point: Any) -> Found:
+    """Return a point that came back, as the classes of both engines have it."""
+    vectors = point.vector if isinstance(point.vector, dict) else {}
+    return Found(
+        id=str(point.id),
+        payload=point.payload or {},
+        vectors={name: _read(vector) for name, vector in vectors.items()},
+        score=float(getattr(point, "score", 0.0)),
+    )
+
+
+def _read(vector: Any) -> Vector:
+    if hasattr(vector, "indices"):
+        return Terms(list(vector.indices), list(vector.values))
+    return vector  # type: ignore[no-any-return]
+
+
 # Searches
 
 
