@@ -181,6 +181,20 @@ def test_several_requests_are_under_way_up_to_the_bound(server, monkeypatch):
     transport.close()
 
 
+def test_a_request_under_way_ends_before_its_connection_is_closed(transport, server):
+    began, release = threading.Event(), threading.Event()
+    server.before = lambda _: began.set() or release.wait(5) and None
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(transport.get, "/x")
+        began.wait(5)
+        client = transport._client.get()
+        transport.close()
+        assert not client._client.is_closed
+        release.set()
+        assert answer.result().json() == {"path": "/x"}
+    assert client._client.is_closed
+
+
 def test_the_first_error_ends_the_rest(server, monkeypatch):
     transport = open_to(server, monkeypatch, in_flight=2, retries=0)
     server.before = lambda seen: as_json({}, 500) if seen.path == "/1" else None
@@ -218,7 +232,7 @@ def test_waiting_for_a_server_blocks_no_event_loop(weights, tiny_m3):
 def test_a_dead_server_fails_all_waiting_queries_at_once(weights, tiny_m3):
     """Each of 16 would otherwise wait for its own time-out, one after the other."""
     with running(vllm(weights, "embed")) as served:
-        connection = Connection(timeout=0.3, retries=0)
+        connection = Connection(timeout=1.0, retries=0)
         remote = VllmEncoder(served.url, tokenizer=tiny_m3, connection=connection, keep=None)
         remote.encode_query("page")
         release = threading.Event()
@@ -228,7 +242,7 @@ def test_a_dead_server_fails_all_waiting_queries_at_once(weights, tiny_m3):
             asked = [pool.submit(remote.encode_query, f"page {n}") for n in range(16)]
             errors = [one.exception() for one in asked]
         release.set()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 8
         assert all(isinstance(error, EncoderUnavailableError) for error in errors)
 
 
@@ -238,5 +252,5 @@ def test_a_forked_child_opens_connections_of_its_own(transport, server):
     client = transport._client.get()
     transport.renew_after_fork()  # what the child's hook calls
     assert transport._client.get() is not client
-    client.close()
+    client.release()
     assert transport.get("/after").json() == {"path": "/after"}

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -33,6 +33,38 @@ _ADVICE = {
     404: "Check the address, and that the server is of this kind and serves this task.",
     413: "Send fewer tokens a request: Connection(batch_tokens=…), or shorten the text.",
 }
+
+
+class _Client:
+    """An httpx client that is closed once it was let go of and its last request is over.
+
+    Closed in the middle of one, it would leave that request's connection open.
+    """
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._requests, self._released = 0, False
+
+    @contextmanager
+    def use(self) -> Iterator[httpx.Client]:
+        with self._lock:
+            self._requests += 1
+        try:
+            yield self._client
+        finally:
+            self._end(requests=-1, released=False)
+
+    def release(self) -> None:
+        self._end(requests=0, released=True)
+
+    def _end(self, *, requests: int, released: bool) -> None:
+        with self._lock:
+            self._requests += requests
+            self._released |= released
+            over = self._released and not self._requests
+        if over:
+            self._client.close()
 
 
 class Transport:
@@ -80,10 +112,11 @@ class Transport:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """Close the connections; a later request opens others."""
-        if self._closing is not None:
-            self._closing()
+        """Close the connections, those at work after their answer; a later request opens others."""
+        closing, self._closing = self._closing, None
         self._client = Lazy(self._open)
+        if closing is not None:
+            closing()
 
     def renew_after_fork(self) -> None:
         """Leave the parent's connections to it."""
@@ -93,14 +126,16 @@ class Transport:
 
     # Inside
 
-    def _open(self) -> httpx.Client:
+    def _open(self) -> _Client:
         key, limit = self.connection.api_key, self.connection.timeout
-        client = httpx.Client(
-            headers={} if key is None else {"authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(limit, connect=min(limit, _CONNECT_SECONDS)),
-            limits=httpx.Limits(max_keepalive_connections=self.connection.in_flight),
+        client = _Client(
+            httpx.Client(
+                headers={} if key is None else {"authorization": f"Bearer {key}"},
+                timeout=httpx.Timeout(limit, connect=min(limit, _CONNECT_SECONDS)),
+                limits=httpx.Limits(max_keepalive_connections=self.connection.in_flight),
+            )
         )
-        self._closing = weakref.finalize(self, client.close)
+        self._closing = weakref.finalize(self, client.release)
         return client
 
     def _send(self, request: Request, stop: threading.Event) -> Answer:
@@ -139,8 +174,10 @@ class Transport:
         deadline = time.monotonic() + self.connection.timeout
         url = self.url + request.path
         parts, size = [], 0
-        client = self._client.get()
-        with client.stream(request.method, url, content=body, headers=headers) as response:
+        with (
+            self._client.get().use() as client,
+            client.stream(request.method, url, content=body, headers=headers) as response,
+        ):
             for part in response.iter_bytes():
                 parts.append(part)
                 size += len(part)
