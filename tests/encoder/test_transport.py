@@ -183,7 +183,7 @@ def test_several_requests_are_under_way_up_to_the_bound(server, monkeypatch):
 
 def test_a_request_under_way_ends_before_its_connection_is_closed(transport, server):
     began, release = threading.Event(), threading.Event()
-    server.before = lambda _: began.set() or release.wait(5) and None
+    server.before = lambda _: began.set() or (release.wait(5) and None)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(transport.get, "/x")
         began.wait(5)
