@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.serve.limits import Limits
-from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.plan import HybridWeights, Recall
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 
@@ -132,6 +132,16 @@ def weights_of(body: Mapping[str, Any]) -> HybridWeights | None:
         raise InputError(f"weights expects numbers for {list(ALL_OUTPUTS)}, got {value!r:.60}.")
     whole = {name: value.get(name, 0.0) for name in ALL_OUTPUTS}
     return HybridWeights(**whole)
+
+
+def recall_of(body: Mapping[str, Any]) -> Recall | None:
+    """Return depths such as ``{"dense": 50, "lexical": null}``; None where left out."""
+    value = body.get("recall")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not set(value) <= {"dense", "lexical"}:
+        raise InputError(f"recall expects depths of 'dense' and 'lexical', got {value!r:.60}.")
+    return Recall(**value)
 
 
 def is_query(body: Mapping[str, Any], name: str) -> bool:
