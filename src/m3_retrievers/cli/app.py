@@ -154,8 +154,7 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A hub id or a model folder; may be left out for m3-mini. Given again, the model "
-            "of the next index."
+            help="A hub id or a folder; may be left out for m3-mini. One for all, or one an index."
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -178,11 +177,7 @@ def serve(
         float, typer.Option(help="Seconds after which an answer is given up.")
     ] = 60.0,
 ) -> None:
-    """Serve a model, and indexes, to clients of OpenAI, TEI and HttpEncoder, and as a page.
-
-    The page, at the server's address, is a playground: weights and depths move, and the hits
-    with them.
-    """
+    """Serve a model, and indexes, to OpenAI's, TEI's and our clients, and as a page to try them."""
     from m3_retrievers.cli.serve import run
 
     run(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from m3_retrievers.habits import guided
 from m3_retrievers.retrieval.planned import Planned
+from m3_retrievers.types.page import Page
 
 if TYPE_CHECKING:
-    from m3_retrievers.display.playground.notebook import Playground
     from m3_retrievers.retrieval.retriever import HybridRetriever
 
 
@@ -39,7 +39,7 @@ class Shown(Planned):
         *,
         others: Mapping[str, HybridRetriever] | None = None,
         k: int = 10,
-    ) -> Playground:
+    ) -> Page:
         """Return a page on which weights and depths reorder these queries' hits at once.
 
         queries: answered now, with every candidate's score in every mode; None makes some of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -134,14 +135,23 @@ def weights_of(body: Mapping[str, Any]) -> HybridWeights | None:
     return HybridWeights(**whole)
 
 
-def recall_of(body: Mapping[str, Any]) -> Recall | None:
-    """Return depths such as ``{"dense": 50, "lexical": null}``; None where left out."""
+def recall_of(body: Mapping[str, Any], own: Recall, *, most: int) -> Recall:
+    """Return depths such as ``{"dense": 50}``, up to ``most``.
+
+    own: the retriever's, for what is left out; the same depth may be asked for whatever it is.
+    """
     value = body.get("recall")
     if value is None:
-        return None
+        return own
     if not isinstance(value, dict) or not set(value) <= {"dense", "lexical"}:
         raise InputError(f"recall expects depths of 'dense' and 'lexical', got {value!r:.60}.")
-    return Recall(**value)
+    depths = asdict(own) | value
+    for name, depth in depths.items():
+        if depth != getattr(own, name) and (type(depth) is not int or not 1 <= depth <= most):
+            raise InputError(
+                f"recall {name} expects an integer from 1 to {most}, got {depth!r:.60}."
+            )
+    return Recall(**depths)
 
 
 def is_query(body: Mapping[str, Any], name: str) -> bool:

@@ -31,6 +31,8 @@ from m3_retrievers.types.hits import Query
 from m3_retrievers.types.plan import Plan, encoded_modes
 
 _MOST_HITS = 1_000
+# Of a leg: every candidate is scored in every mode, ColBERT the dearest of them.
+_DEEPEST = 1_000
 
 
 async def search(state: State, body: Mapping[str, Any]) -> Response:
@@ -45,17 +47,14 @@ async def search(state: State, body: Mapping[str, Any]) -> Response:
     filter = body.get("filter")
     if filter is not None and not isinstance(filter, dict):
         raise InputError(f"filter expects an object, got {type(filter).__name__}.")
-    weights, recall = weights_of(body), recall_of(body)
+    weights = weights_of(body)
+    recall = recall_of(body, retriever.recall, most=_DEEPEST)
     if flag_of(body, "candidates", default=False):
         plan = scoring_plan(retriever, recall)
         query = await _encoded(asked, text, plan)
         every = await in_thread(candidates, retriever, query, plan, filter=filter)
         return await json_response({"query": text, "candidates": every})
-    plan = replace(
-        retriever.plan,
-        weights=weights or retriever.weights,
-        recall=recall or retriever.recall,
-    )
+    plan = replace(retriever.plan, weights=weights or retriever.weights, recall=recall)
     query = await _encoded(asked, text, plan)
     found = await in_thread(retriever.search_legs, query, k=k, filter=filter, plan=plan)
     return await json_response({"query": text, "hits": [asdict(hit) for hit in found.hits]})

@@ -1,11 +1,9 @@
-"""The page in a notebook: questions answered in advance, in a frame that needs no server."""
+"""The page with questions answered in advance, which needs no server: for notebooks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from m3_retrievers.checks import check_k, check_texts
@@ -15,32 +13,11 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Query
+from m3_retrievers.types.page import Page
 from m3_retrievers.types.plan import HybridWeights, encoded_modes
 
-_HEIGHT = 780
 # Of a page that was given no question, how many it makes up, and words of each.
 _MADE_UP, _WORDS = 3, 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Playground:
-    """A page with questions and their answers in it; notebooks show it in a frame.
-
-    html: the whole document; written to a file, it opens in a browser.
-    """
-
-    html: str
-
-    def __repr__(self) -> str:
-        return f"Playground({len(self.html):,} characters of HTML)"
-
-    def _repr_html_(self) -> str:
-        # a frame without an origin: its scripts run, and reach nothing of the notebook
-        return (
-            '<iframe title="Playground" sandbox="allow-scripts" allow="clipboard-write" '
-            f'style="width:100%;height:{_HEIGHT}px;border:1px solid rgba(128,128,128,.4);'
-            f'border-radius:8px" srcdoc="{escape(self.html, quote=True)}"></iframe>'
-        )
 
 
 def playground(
@@ -48,7 +25,7 @@ def playground(
     retrievers: Mapping[str, HybridRetriever],
     *,
     k: int,
-) -> Playground:
+) -> Page:
     """Return the page with these queries answered by each retriever; see ``HybridRetriever``."""
     check_k(k)
     for retriever in retrievers.values():
@@ -64,7 +41,7 @@ def playground(
     answers = {
         text: {name: _answer(text, one, k) for name, one in retrievers.items()} for text in texts
     }
-    return Playground(page({"indexes": indexes, "answers": answers}))
+    return Page("Playground", page({"indexes": indexes, "answers": answers}))
 
 
 def _answer(text: str, retriever: HybridRetriever, k: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import { make, newId } from "./dom.js";
 import { nameOf, weightOf } from "./scores.js";
 
-const DEPTHS = [5, 10, 20, 50, 100, 200, 500, 1000, null];
+const DEPTHS = [5, 10, 20, 50, 100, 200, 500, 1000];
 const STEP = 0.05;
 
 /** Returns the settings that an index has of its own. */
@@ -101,9 +101,9 @@ export class Settings {
 
 /** Returns the depths to choose from; fixed: none beyond what was recorded. */
 function stepsFor(own, fixed) {
-  const all = [...new Set([...DEPTHS.slice(0, -1), ...(own === null ? [] : [own])])];
-  const steps = [...all.sort((a, b) => a - b), null];
-  return fixed && own !== null ? steps.filter((depth) => depth !== null && depth <= own) : steps;
+  if (own === null) return [...DEPTHS, null];
+  const steps = [...new Set([...DEPTHS, own])].sort((a, b) => a - b);
+  return fixed ? steps.filter((depth) => depth <= own) : steps;
 }
 
 function lacking({ weighted, outputs, fused }) {
