@@ -84,10 +84,10 @@ def _opened(index: str, model: str, encoder: M3Encoder, opened: ExitStack) -> Se
     from m3_retrievers.serve.state import Served
 
     retriever = opened.enter_context(retriever_in(index, encoder))
-    return Served(shown_address(index), retriever, _code(index, model))
+    return Served(shown_address(index), retriever, code_of(index, model))
 
 
-def _code(index: str, model: str) -> str:
+def code_of(index: str, model: str) -> str:
     """Return Python that makes the retriever over an index, without a password of its address."""
     home, shown = parse_address(index), shown_address(index)
     imports = "from m3_retrievers import HybridRetriever, HybridWeights, M3Encoder, Recall\n"

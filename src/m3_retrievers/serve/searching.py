@@ -53,11 +53,12 @@ async def search(state: State, body: Mapping[str, Any]) -> Response:
         plan = scoring_plan(retriever, recall)
         query = await _encoded(asked, text, plan)
         every = await in_thread(candidates, retriever, query, plan, filter=filter)
-        return await json_response({"query": text, "candidates": every})
+        found = {"query": text, "documents": len(retriever), "candidates": every}
+        return await json_response(found)
     plan = replace(retriever.plan, weights=weights or retriever.weights, recall=recall)
     query = await _encoded(asked, text, plan)
-    found = await in_thread(retriever.search_legs, query, k=k, filter=filter, plan=plan)
-    return await json_response({"query": text, "hits": [asdict(hit) for hit in found.hits]})
+    result = await in_thread(retriever.search_legs, query, k=k, filter=filter, plan=plan)
+    return await json_response({"query": text, "hits": [asdict(hit) for hit in result.hits]})
 
 
 async def explain(state: State, body: Mapping[str, Any]) -> Response:

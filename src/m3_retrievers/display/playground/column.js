@@ -47,6 +47,7 @@ export class Column {
   clear() {
     this.question = "";
     this.candidates = [];
+    this.documents = 0;
     this.matches = [];
     this.hits = new Map();
     this.shown = PAGE;
@@ -61,7 +62,8 @@ export class Column {
       if (this.asked !== asked) return;
       this.clear();
       this.question = question;
-      this.candidates = found;
+      this.candidates = found.candidates;
+      this.documents = found.documents;
     } finally {
       if (this.asked === asked) this.element.removeAttribute("aria-busy");
     }
@@ -91,11 +93,10 @@ export class Column {
     if (!this.question) {
       return "Ask a question. What the legs recall is scored in every mode, and weights reorder it at once.";
     }
-    const { documents } = this.settings.index;
-    if (!documents) return "The index is empty.";
+    if (!this.documents) return "The index is empty.";
     if (!this.matches.length) return "Nothing in the index matches.";
     const shown = Math.min(this.shown, this.matches.length);
-    return `${shown} of ${this.matches.length} candidates, of ${documents} documents`;
+    return `${shown} of ${this.matches.length} candidates, of ${this.documents} documents`;
   }
 
   hitOf(candidate) {

@@ -6,6 +6,7 @@ import { nameOf } from "./scores.js";
 
 // Of the strongest match of a text, below which one is not pointed at.
 const FAINT = 0.2;
+const EMPTY = "(an empty text)";
 const MADE_UP = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** A hit that is drawn once, and shown again whenever scores change. */
@@ -19,7 +20,7 @@ export class Hit {
     this.move = make("span", { className: "move" });
     this.bar = make("div", { className: "bar", "aria-hidden": "true" });
     this.shares = make("p", { className: "shares quiet" });
-    this.text = make("p", { className: "text", dir: "auto" }, candidate.text || "(an empty text)");
+    this.text = make("p", { className: "text", dir: "auto" }, candidate.text || EMPTY);
     this.detail = make("div", { className: "detail", id: newId(), hidden: true });
     this.button = make(
       "button",
@@ -61,18 +62,19 @@ export class Hit {
 
   /** Shows what matched in the text. */
   mark(reading) {
-    this.text.replaceChildren(...marked(reading.document));
+    this.element.dataset.read = "yes";
+    this.text.replaceChildren(...(reading.document.length ? marked(reading.document) : [EMPTY]));
   }
 
   async toggle() {
     const opened = this.detail.hidden;
     this.detail.hidden = !opened;
     this.button.setAttribute("aria-expanded", String(opened));
-    if (!opened || this.detail.dataset.read) return;
+    if (!opened || this.explained) return;
     this.detail.replaceChildren(make("p", { className: "quiet" }, "Reading both texts…"));
     try {
       const reading = await this.explain();
-      this.detail.dataset.read = "yes";
+      this.explained = true;
       this.mark(reading);
       this.detail.replaceChildren(...detailOf(reading));
     } catch (problem) {

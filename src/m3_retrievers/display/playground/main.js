@@ -80,7 +80,7 @@ function ask(text) {
 
 async function search(asked) {
   tell(null);
-  if (!question) return;
+  if (!question || !asked.length) return; // a question before the indexes are there waits for them
   byId("status").textContent = "Searching…";
   try {
     await Promise.all(asked.map((column) => column.search(question)));

@@ -51,6 +51,7 @@ def _answer(text: str, retriever: HybridRetriever, k: int) -> dict[str, Any]:
     query = Query(text, retriever.encoder.encode_query(text, outputs=outputs))
     found = candidates(retriever, query, plan)
     return {
+        "documents": len(retriever),
         "candidates": found,
         "readings": {
             id: reading(explain(text, id, retriever=retriever))

@@ -38,8 +38,8 @@ export function served() {
       answers = new Map();
     },
     indexes: async () => (await request("indexes")).indexes,
-    candidates: async (query, { index, recall }) =>
-      (await once("search", { query, index, recall, candidates: true })).candidates,
+    candidates: (query, { index, recall }) =>
+      once("search", { query, index, recall, candidates: true }),
     reading: (query, index, id) => once("explain", { query, index, id, form: "page" }),
   };
 }
@@ -77,8 +77,10 @@ export function recorded(data) {
     questions: Object.keys(data.answers),
     begin: () => {},
     indexes: async () => data.indexes,
-    candidates: async (query, { index, recall }) =>
-      answer(query, index).candidates.filter((candidate) => within(candidate, recall)),
+    candidates: async (query, { index, recall }) => {
+      const { documents, candidates } = answer(query, index);
+      return { documents, candidates: candidates.filter((one) => within(one, recall)) };
+    },
     reading: async (query, index, id) => {
       const found = answer(query, index).readings[id];
       if (!found) throw new Problem("other", "Why this one matches was not recorded in this page.");
