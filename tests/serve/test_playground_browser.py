@@ -107,7 +107,8 @@ def ask(page, url, question=QUESTION):
 def settled(page):
     """Wait until every list has hits, and every hit that is shown was read."""
     page.wait_for_function(
-        "() => !document.querySelector('[aria-busy], .hits:empty, .hit:not([data-read])')"
+        "() => document.querySelector('.hit') &&"
+        "!document.querySelector('[aria-busy], .hits:empty, .hit:not([data-read])')"
     )
 
 
