@@ -86,7 +86,7 @@ def browser():
 def page(browser):
     """A tab of its own; whatever it asked for, and no script may fail in it."""
     page = browser.new_page(viewport={"width": 1100, "height": 800})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a busy machine is no failure
     page.asked, failed = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: failed.append(str(error)))

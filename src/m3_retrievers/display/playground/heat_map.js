@@ -11,7 +11,7 @@ const MOVES = {
   End: [0, Infinity],
 };
 
-/** Returns the heat map of a reading: a cell a pair of tokens, each row's best one ringed. */
+/** Returns the heat map of tokens there are: a cell a pair of them, each row's best one ringed. */
 export function heatMap(map) {
   const values = map.similarities.flat();
   const least = Math.min(...values);
@@ -38,12 +38,11 @@ export function heatMap(map) {
   const id = newId();
   table.setAttribute("aria-labelledby", id);
   watch(table, cells, (row, column) => say(said, map, row, column));
-  if (cells.length && cells[0].length) {
-    const first = map.best.findIndex((best) => best - map.first in cells[0]);
-    const row = Math.max(0, first);
-    cells[row][first < 0 ? 0 : map.best[row] - map.first].tabIndex = 0;
-    say(said, map, row, first < 0 ? 0 : map.best[row] - map.first);
-  }
+  // the keys begin at the greatest similarity
+  const row = map.similarities.findIndex((found) => found.includes(most));
+  const column = map.similarities[row].indexOf(most);
+  cells[row][column].tabIndex = 0;
+  say(said, map, row, column);
   return make(
     "figure",
     {},

@@ -124,7 +124,7 @@ function moveOf(place, before) {
 
 function detailOf(reading) {
   return [
-    reading.heat_map?.similarities.length ? heatMap(reading.heat_map) : null,
+    reading.heat_map?.similarities[0]?.length ? heatMap(reading.heat_map) : null,
     reading.terms.length ? terms(reading) : null,
     ...reading.notes.map((note) => make("p", { className: "quiet" }, note)),
   ].filter(Boolean);

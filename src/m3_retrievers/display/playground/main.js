@@ -16,7 +16,7 @@ let question = "";
 const hooks = {
   moved: () => show(),
   rested: (column) => {
-    announce(column);
+    announce([column]);
     column.mark();
   },
   again: (column) => search([column]),
@@ -89,10 +89,8 @@ async function search(asked) {
     return;
   }
   show();
-  for (const column of asked) {
-    announce(column);
-    column.mark();
-  }
+  announce(asked);
+  for (const column of asked) column.mark();
 }
 
 /** Shows every column; the second says where each hit stood in the first. */
@@ -107,12 +105,13 @@ function sharing(found, { candidates }) {
   return candidates.some(({ id }) => found.has(id));
 }
 
-function announce(column) {
-  const first = column.matches[0];
-  const where = column.title ? `${column.title}: ` : "";
-  byId("status").textContent = first
-    ? `${where}${column.said.textContent}. First: ${first.candidate.id}`
-    : `${where}${column.said.textContent}`;
+/** Says for those who do not see it what came out. */
+function announce(told) {
+  const said = told.map(({ title, said: { textContent }, matches: [first] }) => {
+    const text = first ? `${textContent}. First: ${first.candidate.id}` : textContent;
+    return title ? `${title}: ${text}` : text;
+  });
+  byId("status").textContent = said.join(" ");
 }
 
 /** Says what went wrong, and offers to try again; null: nothing did. */
