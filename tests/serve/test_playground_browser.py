@@ -344,9 +344,11 @@ def test_documents_of_any_script_and_hostile_ones_are_text(page, url):
     )
     isolated = page.locator(".hit .id").first.evaluate("e => getComputedStyle(e).unicodeBidi")
     assert isolated == "isolate"
-    for head in page.locator(".head").all():
-        head.click()
-    settled(page)
+    for id in HOSTILE:
+        page.locator(".head").nth(list(texts).index(id)).click()
+    page.wait_for_function(
+        "all => document.querySelectorAll('.detail > figure').length >= all", arg=len(HOSTILE)
+    )
     assert page.title() == "Playground · m3-retrievers"
 
 

@@ -51,7 +51,8 @@ class Shown(Planned):
         notebook's browser seldom reaches a port of its kernel: Colab, JupyterHub and VS Code on
         another machine each need their own way there. A frame with the document in it looks the
         same in all of them, works offline, and still does in a notebook that was saved and sent
-        on. For questions as they come, ``m3-retrievers serve`` has the page at its address.
+        on, once its reader trusts it. For questions as they come, ``m3-retrievers serve`` has the
+        page at its address.
 
         Raises InputError for what is no query or no HybridRetriever.
         """
