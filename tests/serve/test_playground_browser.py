@@ -392,6 +392,11 @@ def test_the_key_is_asked_for_once_and_kept_in_the_tab(page, retriever):
     with live(create_app(retriever.encoder, retriever, api_key="right")) as url:
         page.goto(url)
         dialog = page.get_by_role("dialog")
+        dialog.wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_text("Without its key the server answers nothing.").wait_for()
+        assert page.get_by_role("button", name="Compare").is_disabled()
+        page.get_by_role("button", name="Try again").click()
         dialog.get_by_label("Key").fill("wrong")
         page.keyboard.press("Enter")
         page.get_by_text("did not accept that key").wait_for()

@@ -39,6 +39,7 @@ async function start() {
   byId("about").textContent = indexes.length > 1
     ? `${indexes.length} indexes`
     : `${first.name} · ${first.model}`;
+  byId("compare").disabled = false;
   if (!columns.length) {
     addColumn(ownSettings(first));
     show();
