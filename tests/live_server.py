@@ -1,11 +1,12 @@
-"""The package's own server on a free port of loopback, in a thread."""
+"""The package's own server: on a free port of loopback, in a thread, or without a socket."""
 
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 
@@ -27,3 +28,19 @@ def live(app: Starlette) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+@asynccontextmanager
+async def client_of(app, **options):
+    """A client that speaks to an application without a socket."""
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        base = {"transport": transport, "base_url": "http://localhost", **options}
+        async with httpx.AsyncClient(**base) as client:
+            yield client
+
+
+async def posted(client, path, status=200, **body):
+    answer = await client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()

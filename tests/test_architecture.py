@@ -58,7 +58,9 @@ def imports_of(path: Path, *, shown: bool = True) -> set[str]:
 
 def _without_display(node: ast.AST):
     """Walk a tree, passing over the functions in which a data type shows itself."""
-    if isinstance(node, ast.FunctionDef) and node.name.startswith(("_repr_html_", "plot")):
+    if isinstance(node, ast.FunctionDef) and node.name.startswith(
+        ("_repr_html_", "plot", "playground")
+    ):
         return
     yield node
     for child in ast.iter_child_nodes(node):

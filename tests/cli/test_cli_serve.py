@@ -3,6 +3,7 @@
 import pytest
 
 from m3_retrievers import HybridRetriever, M3Encoder
+from m3_retrievers.cli.serve import code_of
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def test_it_serves_a_model_on_this_machine_alone(run, served, tiny_m3):
     done = run("serve", "--model", tiny_m3, "--queue", 9, "--max-batch-tokens", 64)
     assert done.code == 0, done.err
     assert served["encoder"].name == str(tiny_m3)
-    assert served["retriever"] is None
+    assert served["retriever"] == []
     assert (served["host"], served["port"], served["api_key"]) == ("127.0.0.1", 8080, None)
     assert (served["limits"].queue, served["limits"].batch_tokens) == (9, 64)
     assert "http://127.0.0.1:8080" in done.message
@@ -35,8 +36,47 @@ def test_it_serves_an_index_with_its_model(run, served, tiny_m3, tmp_path):
     assert refused.code == 1
     assert "a serve loads, or downloads, no model" in refused.message
     assert "m3-retrievers serve" in refused.message
-    assert run("serve", tmp_path / "index", "--model", tiny_m3).code == 0
-    assert len(served["retriever"]) == 1
+    done = run("serve", tmp_path / "index", "--model", tiny_m3)
+    assert done.code == 0
+    assert "The playground is at http://127.0.0.1:8080" in done.message
+    [one] = served["retriever"]
+    assert one.name == str(tmp_path / "index")
+    assert len(one.retriever) == 1
+
+
+def test_it_serves_several_indexes_each_with_its_model(run, served, tiny_m3, other_m3, tmp_path):
+    HybridRetriever(M3Encoder.from_pretrained(tiny_m3)).save(tmp_path / "a")
+    HybridRetriever.open(tmp_path / "b.index", other_m3).add(["the page"])
+    paths = [tmp_path / "a", tmp_path / "b.index"]
+    done = run("serve", *paths, "--model", tiny_m3, "--model", other_m3)
+    assert done.code == 0, done.err
+    models = [one.retriever.encoder.name for one in served["retriever"]]
+    assert models == [str(tiny_m3), str(other_m3)]
+    assert served["encoder"] is served["retriever"][0].retriever.encoder
+    for one in served["retriever"]:
+        made = {}
+        exec(one.code, made)
+        assert len(made["retriever"]) == len(one.retriever)
+        assert made["Recall"]
+    refused = run("serve", paths[0], "--model", tiny_m3, "--model", other_m3)
+    assert "one for all indexes, or one for each of 1" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("address", "opened"),
+    [
+        ("qdrant:./data", "open(open_index('qdrant:./data', create=False), encoder)"),
+        (
+            "postgresql://me:secret@db.example/notes",
+            "open(open_index('postgresql://db.example/notes', create=False), encoder)",
+        ),
+    ],
+)
+def test_code_that_opens_an_engine_s_index_holds_no_password(address, opened):
+    code = code_of(address, "m3-mini")
+    compile(code, "code", "exec")
+    assert code.endswith(f"retriever = HybridRetriever.{opened}")
+    assert "secret" not in code
 
 
 def test_an_open_address_without_a_key_is_pointed_out(run, served, tiny_m3, monkeypatch):

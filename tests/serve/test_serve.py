@@ -5,13 +5,11 @@ import base64
 import json
 import threading
 import time
-from contextlib import asynccontextmanager
 
-import httpx
 import numpy as np
 import pytest
 
-from live_server import live
+from live_server import client_of, live, posted
 from m3_retrievers import HybridRetriever, M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.retrieval.reranking import rerank
@@ -25,16 +23,6 @@ TEXTS = list(SENTENCES[:4])
 SMALL = Limits(max_texts=4, queue=8, max_characters=500, max_body=20_000)
 
 
-@asynccontextmanager
-async def client_of(app, **options):
-    """A client that speaks to an application without a socket."""
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        base = {"transport": transport, "base_url": "http://localhost", **options}
-        async with httpx.AsyncClient(**base) as client:
-            yield client
-
-
 @pytest.fixture(scope="module")
 def retriever(tiny_m3):
     made = HybridRetriever(M3Encoder.from_pretrained(tiny_m3, device="cpu"))
@@ -46,12 +34,6 @@ def retriever(tiny_m3):
 async def client(encoder, retriever):
     async with client_of(create_app(encoder, retriever, limits=SMALL)) as made:
         yield made
-
-
-async def posted(client, path, status=200, **body):
-    answer = await client.post(path, json=body)
-    assert answer.status_code == status, answer.text
-    return answer.json()
 
 
 async def test_openai_embeddings_in_floats_and_base64(client, encoder):

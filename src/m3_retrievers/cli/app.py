@@ -146,12 +146,16 @@ def copy(
 @app.command()
 def serve(
     index: Annotated[
-        str | None,
-        typer.Argument(help="A saved index, or an address; without one, the model alone."),
+        list[str] | None,
+        typer.Argument(
+            help="Saved indexes, or addresses, to search and compare; none serves a model alone."
+        ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="A hub id or a model folder; may be left out for m3-mini."),
+        list[str] | None,
+        typer.Option(
+            help="A hub id or a folder; may be left out for m3-mini. One for all, or one an index."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8080,
@@ -173,12 +177,12 @@ def serve(
         float, typer.Option(help="Seconds after which an answer is given up.")
     ] = 60.0,
 ) -> None:
-    """Serve a model, and an index if there is one, to clients of OpenAI, TEI and HttpEncoder."""
+    """Serve a model, and indexes, to OpenAI's, TEI's and our clients, and as a page to try them."""
     from m3_retrievers.cli.serve import run
 
     run(
-        index,
-        model=model,
+        index or [],
+        models=model or [],
         host=host,
         port=port,
         api_key=api_key,

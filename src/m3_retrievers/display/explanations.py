@@ -10,7 +10,7 @@ from m3_retrievers.display.highlight import (
     document_segments,
     excerpt,
     query_segments,
-    within,
+    stretches,
 )
 from m3_retrievers.display.markup import (
     COLOURS,
@@ -85,16 +85,12 @@ def comparison(shown: Comparison) -> str:
 
 def _marked(text: str, parts: Sequence[Segment], spans: Sequence[Span]) -> str:
     """Return some stretches of a text, marked, with what is left out counted between them."""
-    pieces, end = [], 0
-    for span in spans:
-        pieces += [_gap(span[0] - end), *(_mark(text, part) for part in within(parts, span))]
-        end = span[1]
-    return "".join([*pieces, _gap(len(text) - end)])
+    shown = stretches(text, parts, spans)
+    return "".join(_gap(one) if isinstance(one, int) else _mark(text, one) for one in shown)
 
 
 def _gap(characters: int) -> str:
-    omitted = f'<span style="opacity:.6"> […&nbsp;{characters:,} characters&nbsp;…] </span>'
-    return omitted if characters > 0 else ""
+    return f'<span style="opacity:.6"> […&nbsp;{characters:,} characters&nbsp;…] </span>'
 
 
 def _mark(text: str, part: Segment) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from m3_retrievers.explain.explanation import Explanation, Span
@@ -153,3 +153,22 @@ def within(parts: Sequence[Segment], span: Span) -> list[Segment]:
         for p in parts
         if p.start < span[1] and p.end > span[0]
     ]
+
+
+def stretches(
+    text: str, parts: Sequence[Segment], spans: Sequence[Span]
+) -> Iterator[Segment | int]:
+    """Yield the segments inside the spans, and how many characters each gap beside them has.
+
+    >>> found = stretches("a page", [Segment(0, 2), Segment(2, 6, 1.0)], [(2, 6)])
+    >>> [one if isinstance(one, int) else (one.start, one.end) for one in found]
+    [2, (2, 6)]
+    """
+    end = 0
+    for span in spans:
+        if span[0] > end:
+            yield span[0] - end
+        yield from within(parts, span)
+        end = span[1]
+    if len(text) > end:
+        yield len(text) - end

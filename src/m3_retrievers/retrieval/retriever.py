@@ -21,8 +21,8 @@ from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.names import OF_RETRIEVERS
 from m3_retrievers.retrieval import saving
 from m3_retrievers.retrieval.opening import bind_index, open_index
-from m3_retrievers.retrieval.planned import Planned
 from m3_retrievers.retrieval.planning import check_index, index_for, plan_for, plan_options
+from m3_retrievers.retrieval.shown import Shown
 from m3_retrievers.retrieval.storing import as_records, store, stored_vectors
 from m3_retrievers.retrieval.threads import in_thread
 from m3_retrievers.types.hits import Hits, Metadata, Query, Ranking, Record, SearchResult
@@ -39,7 +39,7 @@ from m3_retrievers.types.representations import Output, Representations
 
 
 @guided(**OF_RETRIEVERS)
-class HybridRetriever(Planned):
+class HybridRetriever(Shown):
     """Hybrid retrieval over an index, with no framework around it.
 
     encoder: makes the representations; an encoder, or the name of a model. index: None makes
@@ -83,21 +83,6 @@ class HybridRetriever(Planned):
 
     def __bool__(self) -> bool:
         return True  # an empty retriever is one too
-
-    def __repr__(self) -> str:
-        return f"HybridRetriever({self.encoder.name!r}, legs={self.legs}, documents={len(self)})"
-
-    def _repr_html_(self) -> str:
-        from m3_retrievers.display import markup
-
-        facts = {
-            "model": self.encoder.name,
-            "documents": len(self),
-            "legs": ", ".join(self.legs),
-            "weights": self.weights,
-            "fusion": self.fusion or "none: the hybrid score orders",
-        }
-        return markup.facts("HybridRetriever", facts)
 
     # Documents in and out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -28,12 +28,11 @@ from m3_retrievers.errors import (
     TextTooLongError,
 )
 from m3_retrievers.retrieval.retriever import HybridRetriever
-from m3_retrievers.serve import embedding, searching
+from m3_retrievers.serve import embedding, searching, stating
 from m3_retrievers.serve.fields import read_json
 from m3_retrievers.serve.limits import Limits
-from m3_retrievers.serve.metrics import MEDIA_TYPE
 from m3_retrievers.serve.rendering import json_response, problem
-from m3_retrievers.serve.state import State
+from m3_retrievers.serve.state import Served, State
 
 Work: TypeAlias = Callable[[State, Mapping[str, Any]], Awaitable[Response]]
 
@@ -49,8 +48,10 @@ _POST: dict[str, Work] = {
     "/explain": searching.explain,
     "/rerank": searching.rerank,
 }
-# Whoever may not ask this server may still see that it is alive, and no more than that.
-_OPEN = ("/health",)
+_GET = ("/health", *stating.GET)
+# Whoever may not ask this server may still see that it is alive, and the page that asks for the
+# key, and no more than that.
+_OPEN = ("/health", "/")
 # The first that fits; an error that is not listed is nobody's business outside.
 _STATUS: tuple[tuple[type[M3Error], int], ...] = (
     (TextTooLongError, 413),
@@ -65,7 +66,7 @@ _STATUS: tuple[tuple[type[M3Error], int], ...] = (
 
 def create_app(
     encoder: Encoder,
-    retriever: HybridRetriever | None = None,
+    retriever: HybridRetriever | Sequence[Served] | None = None,
     *,
     limits: Limits | None = None,
     api_key: str | None = None,
@@ -73,13 +74,17 @@ def create_app(
 ) -> Starlette:
     """Return an ASGI application that serves an encoder, and an index if there is one.
 
-    The model is loaded when the server starts. api_key: what every request but ``/health`` has
-    to bring as a bearer token. hosts: names a request may address the server by; None is any.
-    A page in a browser could otherwise reach a server that listens on this machine alone.
+    The models are loaded when the server starts. retriever: over the index; several, each with a
+    name, are asked by ``"index"``, and compared on the page at ``/``. api_key: what every
+    request but those for the page and ``/health`` has to bring as a bearer token. hosts: names a
+    request may address the server by; None is any. A page in a browser could otherwise reach a
+    server that listens on this machine alone.
+
+    Raises InputError for an empty key and for two indexes of one name.
     """
     if api_key is not None and not api_key:
         raise InputError("api_key expects a key, got an empty one. Leave it out for none.")
-    state = State(encoder, retriever, limits or Limits())
+    state = State(encoder, _named(retriever), limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -92,10 +97,8 @@ def create_app(
     app = Starlette(
         routes=[
             *(Route(path, _posted(state, work), methods=["POST"]) for path, work in _POST.items()),
+            *(Route(path, said(state)) for path, said in stating.GET.items()),
             Route("/health", _health(state, api_key)),
-            Route("/metrics", _metrics(state)),
-            Route("/v1/models", _models(state)),
-            Route("/info", _info(state)),
         ],
         exception_handlers={
             HTTPException: _http_problem,
@@ -108,6 +111,18 @@ def create_app(
     app.add_middleware(Gate, state=state, api_key=api_key, hosts=hosts)
     app.state.m3 = state
     return app
+
+
+def _named(given: HybridRetriever | Sequence[Served] | None) -> Sequence[Served]:
+    """Return the indexes by name; a retriever alone is called "index"."""
+    if given is None:
+        return []
+    if isinstance(given, HybridRetriever):
+        return [Served("index", given)]
+    names = [one.name for one in given]
+    if len(set(names)) != len(names):
+        raise InputError(f"expected another name for each index, got {names}. Name each once.")
+    return given
 
 
 class Gate:
@@ -152,9 +167,6 @@ class Gate:
             "expected the server's key, got another or none. Send it as 'Authorization: Bearer …'.",
             {"www-authenticate": "Bearer"},
         )
-
-
-_GET = ("/health", "/metrics", "/v1/models", "/info")
 
 
 def has_key(request: Request, key: str) -> bool:
@@ -221,28 +233,6 @@ def _health(state: State, api_key: str | None) -> Callable[[Request], Awaitable[
         if state.retriever is not None:
             found["index"] = {**found["index"], "documents": len(state.retriever)}
         return await json_response(found)
-
-    return endpoint
-
-
-def _metrics(state: State) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(_: Request) -> Response:
-        return Response(state.metrics.rendered(), media_type=MEDIA_TYPE)
-
-    return endpoint
-
-
-def _models(state: State) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(_: Request) -> Response:
-        entry = {"id": state.encoder.name, "object": "model", "owned_by": "m3-retrievers"}
-        return await json_response({"object": "list", "data": [entry]})
-
-    return endpoint
-
-
-def _info(state: State) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(_: Request) -> Response:
-        return await json_response(state.info)
 
     return endpoint
 

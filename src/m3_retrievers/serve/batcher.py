@@ -67,6 +67,7 @@ class Batcher:
         self._encoder, self._budget, self._queue = encoder, budget, queue
         self._metrics = metrics
         self._waiting: dict[int, _Item] = {}
+        self._counted = 0
         self._running: Sequence[_Item] = ()
         self._numbers = count()
         self._arrived = asyncio.Event()
@@ -138,7 +139,9 @@ class Batcher:
             self._count()
 
     def _count(self) -> None:
-        self._metrics.queue_texts = len(self._waiting)
+        # beside those of the server's other queues
+        self._metrics.queue_texts += len(self._waiting) - self._counted
+        self._counted = len(self._waiting)
 
     async def _work(self) -> None:
         while True:

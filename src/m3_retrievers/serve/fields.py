@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from starlette.requests import Request
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.serve.limits import Limits
-from m3_retrievers.types.plan import HybridWeights
+from m3_retrievers.types.plan import HybridWeights, Recall
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 
@@ -132,6 +133,25 @@ def weights_of(body: Mapping[str, Any]) -> HybridWeights | None:
         raise InputError(f"weights expects numbers for {list(ALL_OUTPUTS)}, got {value!r:.60}.")
     whole = {name: value.get(name, 0.0) for name in ALL_OUTPUTS}
     return HybridWeights(**whole)
+
+
+def recall_of(body: Mapping[str, Any], own: Recall, *, most: int) -> Recall:
+    """Return depths such as ``{"dense": 50}``, up to ``most``.
+
+    own: the retriever's, for what is left out; the same depth may be asked for whatever it is.
+    """
+    value = body.get("recall")
+    if value is None:
+        return own
+    if not isinstance(value, dict) or not set(value) <= {"dense", "lexical"}:
+        raise InputError(f"recall expects depths of 'dense' and 'lexical', got {value!r:.60}.")
+    depths = asdict(own) | value
+    for name, depth in depths.items():
+        if depth != getattr(own, name) and (type(depth) is not int or not 1 <= depth <= most):
+            raise InputError(
+                f"recall {name} expects an integer from 1 to {most}, got {depth!r:.60}."
+            )
+    return Recall(**depths)
 
 
 def is_query(body: Mapping[str, Any], name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Sequence
 
 import uvicorn
 
@@ -12,13 +13,14 @@ from m3_retrievers.errors import InputError
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.serve.app import create_app
 from m3_retrievers.serve.limits import Limits
+from m3_retrievers.serve.state import Served
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def run(
     encoder: Encoder,
-    retriever: HybridRetriever | None = None,
+    retriever: HybridRetriever | Sequence[Served] | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,

@@ -26,6 +26,19 @@ Warned = list[tuple[type[M3Warning], str]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """An index as a server offers it.
+
+    name: what a request calls it. code: Python that makes ``retriever`` elsewhere, for a page
+    that is copied from; "" where nobody knows.
+    """
+
+    name: str
+    retriever: HybridRetriever
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
     """A request's texts encoded; tokens (n,), None where the encoder does not tell."""
 
@@ -35,11 +48,26 @@ class Encoded:
 
 
 class State:
-    """One server's encoder, index if there is one, queue and counts."""
+    """One server's encoder, index if there is one, queue and counts.
 
-    def __init__(self, encoder: Encoder, retriever: HybridRetriever | None, limits: Limits) -> None:
-        self.encoder, self.retriever, self.limits = encoder, retriever, limits
-        self.metrics = Metrics()
+    indexes: by name, in the order given; what asks for none gets the first. Those after it have
+    a queue each, for their models are others.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        indexes: Sequence[Served],
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.encoder, self.limits = encoder, limits
+        self.index = indexes[0] if indexes else None
+        self.metrics = metrics or Metrics()
+        self._others = {
+            other.name: State(other.retriever.encoder, [other], limits, self.metrics)
+            for other in indexes[1:]
+        }
         self.about: dict[str, Any] = {}
         self._batcher: Batcher | None = None
 
@@ -48,6 +76,26 @@ class State:
         """The queue of the running server."""
         assert self._batcher is not None, "the server was not started"
         return self._batcher
+
+    @property
+    def retriever(self) -> HybridRetriever | None:
+        """The retriever of the first index, None where a model is served alone."""
+        return None if self.index is None else self.index.retriever
+
+    @property
+    def indexes(self) -> list[Served]:
+        """All indexes there are."""
+        first = [] if self.index is None else [self.index]
+        return [*first, *(one for state in self._others.values() for one in state.indexes)]
+
+    def of(self, name: str | None) -> State:
+        """Return the state of an index by its name, None for the first; InputError for no name."""
+        if name is None or (self.index is not None and name == self.index.name):
+            return self
+        if name not in self._others:
+            known = [one.name for one in self.indexes]
+            raise InputError(f"index expects one of {known}, got {name!r:.80}.")
+        return self._others[name]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -76,10 +124,13 @@ class State:
         )
         self._batcher.start()
         self.about = await self._batcher.call(self._described)
+        for other in self._others.values():
+            await other.start()
 
     async def stop(self) -> None:
         """End the work."""
-        await self.batcher.stop()
+        for state in (*self._others.values(), self):
+            await state.batcher.stop()
 
     async def encode(
         self, texts: Sequence[str], *, query: bool, outputs: Sequence[Output] | None = None
