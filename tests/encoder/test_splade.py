@@ -240,3 +240,18 @@ def test_what_was_computed_is_kept_within_bounds(folder):
     for text in ("page", "river", "page", "clock", "river"):  # the last was pushed out
         encoder.encode_query(text)
     assert len(calls) == 4
+
+
+def test_a_view_reads_its_text_once_beside_the_count_of_what_was_cut(folder, monkeypatch):
+    from m3_retrievers.encoder import splade
+
+    encoder = SpladeEncoder.from_pretrained(folder, device="cpu")
+    read = []
+    real = splade.read_texts
+    monkeypatch.setattr(
+        splade, "read_texts", lambda *args, **options: read.append(1) or real(*args, **options)
+    )
+    view = encoder.view("the page", query=True)
+    assert len(read) == 1
+    [weights] = encoder.encode_query("the page").to_dicts()
+    assert [one.weight for one in view.tokens] == [weights.get(one.id, 0.0) for one in view.tokens]

@@ -16,7 +16,7 @@ from m3_retrievers.checks import check_k, check_texts
 from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
+from m3_retrievers.encoder.reading import Reading, encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -217,7 +217,7 @@ class SpladeEncoder(BaseEncoder):
         reading = read_texts(
             model, [text], query=query, settings=self.settings, name=self.name, spans=True
         )
-        row = self._encode([text], query=query, outputs=("sparse",)).to_dicts()[0]
+        row = self._weighed(reading, query=query).to_dicts()[0]
         seen = tokens_of(reading.tokens[0], reading.pieces[-1].stop, row)
         return TokenView(
             seen, unseen_tokens(model, text, len(seen), query=query, settings=self.settings)
@@ -237,20 +237,27 @@ class SpladeEncoder(BaseEncoder):
             raise MissingHeadError(
                 f"The output 'tokens' is not made by {self.name!r}. Use view(text, query=…)."
             )
-        model = self._side(query)
-        reading = read_texts(model, texts, query=query, settings=self.settings, name=self.name)
+        reading = read_texts(
+            self._side(query), texts, query=query, settings=self.settings, name=self.name
+        )
+        return self._weighed(reading, query=query, show_progress=show_progress)
+
+    def _weighed(
+        self, reading: Reading, *, query: bool, show_progress: bool = False
+    ) -> Representations:
+        """Return the sparse rows of texts that were read."""
         return encode_once(
             reading,
             partial(
                 encode_terms,
-                model,
+                self._side(query),
                 vocabulary_size=self.vocabulary_size,
                 top_terms=None if query else self.top_terms,
                 budget=choose_budget(self.settings.batch_tokens, self.device),
                 device=self.device,
             ),
             query=query,
-            outputs=outputs,
+            outputs=self.outputs,
             has=self.outputs,
             recent=self._recent,
             show_progress=show_progress,
