@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from m3_retrievers import M3Encoder
+from m3_retrievers.encoder.recent import Keep
+from sentences import SENTENCES
+
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -41,3 +45,40 @@ def test_a_script_finds_what_it_imports(path, module_of):
         pytest.skip(f"needs {error.name}, which users never need")
     shared = ("common", "full_size", "on_device", "homes_data")
     assert callable(getattr(module, "main", None)) or path.stem in shared
+
+
+STORES = {
+    "langchain-qdrant": "langchain_qdrant",
+    "langchain-milvus": "langchain_milvus",
+    "llama-index-vector-stores-qdrant": "llama_index.vector_stores.qdrant",
+    # holds pymilvus below 3, and so is not part of the development environment
+    "llama-index-vector-stores-milvus": "llama_index.vector_stores.milvus",
+}
+
+
+# langchain-milvus 0.4 warns about its own default ranker, qdrant-client that a local collection
+# needs no payload index
+@pytest.mark.filterwarnings("ignore:The 'ranker_type' and 'ranker_params':DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+@pytest.mark.parametrize("store", STORES)
+def test_a_foreign_store_with_our_reranker_runs_the_model_once_a_text(
+    store, module_of, tiny_m3, tmp_path
+):
+    pytest.importorskip(STORES[store], reason=f"needs {store}")
+    module = module_of(FOLDER / "forward_passes.py")
+    texts, question = list(SENTENCES[:6]), "the river and the librarian"
+    found = {}
+    for keep in (None, Keep()):
+        encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=keep)
+        (tmp_path / str(keep)).mkdir()
+        found[keep] = module.counted(
+            store, encoder, texts, [question, question], tmp_path / str(keep)
+        )
+    # one more where the store asks for the width of a vector with a text of its own
+    own = 1 if store == "langchain-qdrant" else 0
+    assert found[None]["filling"] == {"query": 0, "document": 12 + own}
+    assert found[Keep()]["filling"] == {"query": 0, "document": 6 + own}
+    once = {"query": 1, "document": module.CANDIDATES, "hits": module.CANDIDATES}
+    assert found[None]["questions"] == [once | {"query": 3}] * 2
+    # ColBERT vectors of documents come with the reranking, the first time
+    assert found[Keep()]["questions"] == [once, once | {"query": 0, "document": 0}]
