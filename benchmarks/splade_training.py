@@ -144,9 +144,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--query-flops", type=float, default=SpladeSettings().query_flops)
-    parser.add_argument("--document-flops", type=float, default=SpladeSettings().document_flops)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--query-flops", type=float, default=0.01)
+    parser.add_argument("--document-flops", type=float, default=0.003)
     parser.add_argument("--out", type=Path, default=RESULTS / "splade_training.json")
     return parser.parse_args()
 

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from langchain_core.documents import Document
 
 from m3_retrievers import M3Encoder
 from m3_retrievers.encoder.recent import Keep
 from sentences import SENTENCES
+from splade_checkpoints import write_tiny_splade
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +84,24 @@ def test_a_foreign_store_with_our_reranker_runs_the_model_once_a_text(
     assert found[None]["questions"] == [once | {"query": 3}] * 2
     # ColBERT vectors of documents come with the reranking, the first time
     assert found[Keep()]["questions"] == [once, once | {"query": 0, "document": 0}]
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_one_rag_chain_gives_the_same_table_with_each_encoder(module_of, tiny_m3, tmp_path):
+    module = module_of(FOLDER / "rag_table.py")
+    documents = [
+        Document(text, metadata={"name": str(at)}) for at, text in enumerate(SENTENCES[:8])
+    ]
+    splade = write_tiny_splade(tmp_path / "splade")
+    found = module.compared(str(tiny_m3), splade, documents, [SENTENCES[1], "the old river"])
+    local, served, combined = found.values()
+    for one in found.values():
+        assert [len(row["hits"]) for row in one["rows"]] == [module.K] * 2
+        assert all(row["answer"] in " ".join(SENTENCES) for row in one["rows"])
+        assert module.table("name", one).count("\n") == 5
+    assert [row["hits"] for row in local["rows"]] == [row["hits"] for row in served["rows"]]
+    for ours, theirs in zip(local["rows"], served["rows"], strict=True):
+        assert ours["scores"] == pytest.approx(theirs["scores"], abs=1e-5)
+        assert (ours["passes"], theirs["passes"]) == (1, 1)
+    assert [row["passes"] for row in combined["rows"]] == [2, 2]  # M3's and SPLADE's
+    assert combined["outputs"] == ("dense", "sparse", "colbert")
