@@ -45,6 +45,7 @@ from m3_retrievers import CombinedEncoder, HttpEncoder, M3Encoder, SpladeEncoder
 from m3_retrievers.cli.demo import QUESTIONS
 from m3_retrievers.corpora.standard_library import standard_library
 from m3_retrievers.encoder.base import Encoder
+from m3_retrievers.encoder.remote.connection import Connection
 from m3_retrievers.langchain import M3EnsembleRetriever
 
 K = 3
@@ -136,7 +137,8 @@ def served(model: str) -> Iterator[tuple[Encoder, Callable[[], int]]]:
 
     try:
         wait_until_up(url)
-        yield HttpEncoder(url), passes
+        # patient: the machine may have other work
+        yield HttpEncoder(url, connection=Connection(timeout=900)), passes
     finally:
         server.terminate()
         server.wait()
@@ -154,7 +156,7 @@ def compared(
         found["m3-retrievers serve, HttpEncoder"] = asked(encoder, documents, questions, passes)
     dense = M3Encoder.from_pretrained(model, device="cpu")
     lexical = SpladeEncoder.from_pretrained(splade, device="cpu")
-    body = lexical._side(True).body
+    body = lexical._reader(query=True).body
     assert body is not None
     passes = counting(dense.checkpoint.backbone, body)
     combined = CombinedEncoder(dense=dense, sparse=lexical, colbert=dense)
