@@ -66,22 +66,19 @@ class SpladeModule(nn.Module):
 
     def forward(self, step: Step, flops_share: float = 1.0) -> StepResult:
         """Return the losses of one step. flops_share: how much of λ_q and λ_d counts by now."""
-        queries = self._weighed(step.queries) if self.table is not None else None
-        asked = self.encode(step.queries) if queries is None else queries
-        passages = self.encode(step.passages)
-        found = self._contrast(step, asked, passages, device=self.device)
+        encode = self.encode if self.table is None else self._weighed
+        queries, passages = encode(step.queries), self.encode(step.passages)
+        found = self._contrast(step, queries, passages, device=self.device)
         parts, total = {**found.parts}, found.total
-        sides = {"document": (passages, self.settings.document_flops)}
-        if queries is None:  # a table cannot be made sparser
-            sides["query"] = (asked, self.settings.query_flops)
-        for side, (texts, share) in sides.items():
-            loss = flops_loss(_terms(texts), texts.count, self.flops_scale)
-            parts[f"{side}_flops"] = loss
-            total = total + flops_share * share * loss
-        figures = {
-            f"{side}_terms": len(_terms(texts).ids) / texts.count
-            for side, texts in {"query": asked, "document": passages}.items()
-        }
+        shares = {"query": self.settings.query_flops, "document": self.settings.document_flops}
+        figures = {}
+        for side, texts in {"query": queries, "document": passages}.items():
+            terms = _terms(texts)
+            figures[f"{side}_terms"] = len(terms.ids) / texts.count
+            if side == "document" or self.table is None:  # a table cannot be made sparser
+                loss = flops_loss(terms, texts.count, self.flops_scale)
+                parts[f"{side}_flops"] = loss
+                total = total + flops_share * shares[side] * loss
         alive = len(torch.unique(_terms(passages).rows)) / passages.count
         return StepResult(Losses(total, parts), alive, figures)
 
