@@ -85,14 +85,18 @@ def test_the_links_of_the_readme_lead_somewhere():
             assert (readme.PATH.parent / target.split("#")[0]).exists(), target
 
 
-def test_the_training_config_of_the_readme_is_one(tmp_path):
-    from m3_retrievers.training import read_settings
+def test_the_training_configs_of_the_readme_are_some(tmp_path):
+    from m3_retrievers.training import SpladeSettings, read_settings
 
-    [config] = readme.blocks(readme.PATH.read_text("utf-8"), "toml")
-    (tmp_path / "run.toml").write_text(config)
-    settings = read_settings(tmp_path / "run.toml")
+    configs = readme.blocks(readme.PATH.read_text("utf-8"), "toml")
+    for name, config in zip(("m3", "splade"), configs, strict=True):
+        (tmp_path / f"{name}.toml").write_text(config)
+    settings = read_settings(tmp_path / "m3.toml")
     assert settings.self_distill_from == 200
     assert settings.lora.rank == 16
+    splade = read_settings(tmp_path / "splade.toml")
+    assert splade.objective == "splade"
+    assert splade.splade == SpladeSettings()  # what is not named is as shown
 
 
 def test_the_recipes_of_the_benchmarks_are_configs():

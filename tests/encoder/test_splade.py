@@ -235,8 +235,25 @@ def test_a_retriever_over_it_recalls_by_its_terms_and_explains_expansion(encoder
 def test_what_was_computed_is_kept_within_bounds(folder):
     encoder = SpladeEncoder.from_pretrained(folder, device="cpu", keep=Keep(queries=2))
     calls = []
-    body = encoder._side(True).body
+    body = encoder._reader(query=True).body
     body.register_forward_pre_hook(lambda *_: calls.append(1))
     for text in ("page", "river", "page", "clock", "river"):  # the last was pushed out
         encoder.encode_query(text)
     assert len(calls) == 4
+
+
+def test_a_view_reads_its_text_once_beside_the_count_of_what_was_cut(folder, monkeypatch):
+    from m3_retrievers.encoder import reading_encoder
+
+    encoder = SpladeEncoder.from_pretrained(folder, device="cpu")
+    read = []
+    real = reading_encoder.read_texts
+    monkeypatch.setattr(
+        reading_encoder,
+        "read_texts",
+        lambda *args, **options: read.append(1) or real(*args, **options),
+    )
+    view = encoder.view("the page", query=True)
+    assert len(read) == 1
+    [weights] = encoder.encode_query("the page").to_dicts()
+    assert [one.weight for one in view.tokens] == [weights.get(one.id, 0.0) for one in view.tokens]

@@ -11,6 +11,7 @@ from m3_retrievers.encoder.checkpoint import load
 from m3_retrievers.encoder.source import locate
 from m3_retrievers.training.batches import Draw
 from m3_retrievers.training.collate import Collator
+from m3_retrievers.training.contrast import excluded
 from m3_retrievers.training.model import M3Module
 from m3_retrievers.training.settings import LossSettings
 from m3_retrievers.training.similarity import mode_scores
@@ -129,8 +130,8 @@ def test_a_passage_that_answers_another_query_is_no_negative_for_it(model, colla
     shared = [replace(DRAWS[0], positives=(PASSAGES[0], PASSAGES[2])), *DRAWS[1:]]
     module = module_of(model).eval()
     step = collator(shared)
-    excluded = module._excluded(step, step.keys, torch.tensor([0, 2, 4]))
-    assert excluded.nonzero().tolist() == [[0, 2]]
+    out = excluded(step, step.keys, torch.tensor([0, 2, 4]), in_batch=True)
+    assert out.nonzero().tolist() == [[0, 2]]
     # the loss is that of the candidates without it
     with torch.no_grad():
         scores = mode_scores(module.encode(step.queries), module.encode(step.passages))

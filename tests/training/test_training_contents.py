@@ -10,6 +10,7 @@ def test_the_table_of_contents_is_what_it_is():
         "Mining",
         "MiningSettings",
         "RetroMAESettings",
+        "SpladeSettings",
         "TrainSettings",
         "Trained",
         "mine_negatives",

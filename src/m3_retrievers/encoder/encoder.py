@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from m3_retrievers.checks import check_texts
-from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.encoding import encode
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
+from m3_retrievers.encoder.reading import Reading
+from m3_retrievers.encoder.reading_encoder import ReadingEncoder
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -29,16 +26,14 @@ from m3_retrievers.encoder.settings import (
     choose_dtype,
 )
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
-from m3_retrievers.encoder.viewing import view
 from m3_retrievers.errors import InputError
 from m3_retrievers.habits import guided
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
-from m3_retrievers.types.tokens import TokenView
 
 
 @guided()
-class M3Encoder(BaseEncoder):
+class M3Encoder(ReadingEncoder):
     """BGE-M3 and models of its kind; made by ``from_pretrained``, loaded at first use.
 
     Safe to share between threads: the model is loaded once, and concurrent calls of
@@ -59,14 +54,11 @@ class M3Encoder(BaseEncoder):
                 f"M3Encoder expects a located model, got {source!r:.80}. Write "
                 "M3Encoder.from_pretrained(…) with a hub id, a folder or 'm3-mini'."
             )
-        super().__init__(keep=keep)
+        super().__init__(check_settings(settings, pooling=source.pooling), keep=keep)
         self.source = source
-        self.settings = check_settings(settings, pooling=source.pooling)
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
         self._model = Lazy(lambda: load(self.source, device=self.device, dtype=self.dtype))
-        # an explanation looks at the same two texts for each output
-        self._viewed = lru_cache(maxsize=8)(self._view)
 
     @classmethod
     def from_pretrained(
@@ -151,11 +143,6 @@ class M3Encoder(BaseEncoder):
         return self._model.get()
 
     @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer of the model."""
-        return self.checkpoint.tokenizer
-
-    @property
     def vocabulary_size(self) -> int:
         """Width v of the sparse output."""
         return self.checkpoint.vocabulary_size
@@ -172,61 +159,19 @@ class M3Encoder(BaseEncoder):
         shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
         return fingerprint(self.source, shape)
 
-    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
-        """Return a text's tokens as the model reads them; see ``encoder.viewing``."""
-        check_texts([text])
-        return self._viewed(text, query)
+    def _reader(self, *, query: bool) -> Checkpoint:  # noqa: ARG002
+        return self.checkpoint
 
-    def _view(self, text: str, query: bool) -> TokenView:
-        read = self._encode([text], query=query, outputs=("tokens",)).require("tokens")[0]
-        return view(
-            self.checkpoint,
-            text,
-            read,
-            query=query,
-            settings=self.settings,
-            vectors="colbert" in self.outputs,
-        )
-
-    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
-        """Return (n,) how many tokens of each text enter the model, without running it.
-
-        Warns and raises as encoding would.
-        """
-        reading = read_texts(
-            self.checkpoint, check_texts(texts), query=query, settings=self.settings, name=self.name
-        )
-        return token_counts(reading)
-
-    def terms(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary's spelling of sparse columns."""
-        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
-
-    def _compute(
+    def _represent(
         self,
-        texts: Sequence[str],
-        *,
-        query: bool,
+        reading: Reading,
         outputs: tuple[Output, ...],
-        show_progress: bool,
+        done: Callable[[int], object],
+        *,
+        query: bool,  # noqa: ARG002
     ) -> Representations:
-        model = self.checkpoint
-        reading = read_texts(
-            model,
-            texts,
-            query=query,
-            settings=self.settings,
-            name=self.name,
-            spans="tokens" in outputs,
-        )
-        return encode_once(
-            reading,
-            partial(encode, model, settings=self.settings, device=self.device),
-            query=query,
-            outputs=outputs,
-            has=self.outputs,
-            recent=self._recent,
-            show_progress=show_progress,
+        return encode(
+            self.checkpoint, reading, outputs, done, settings=self.settings, device=self.device
         )
 
     def _renew_after_fork(self) -> bool:

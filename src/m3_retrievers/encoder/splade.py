@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from m3_retrievers.checks import check_k, check_texts
-from m3_retrievers.encoder.base import BaseEncoder
+from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
-from m3_retrievers.encoder.reading import encode_once, read_texts, token_counts
+from m3_retrievers.encoder.reading import Reading
+from m3_retrievers.encoder.reading_encoder import ReadingEncoder
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.settings import (
     DType,
@@ -48,7 +46,7 @@ from m3_retrievers.types.tokens import TokenView
 
 
 @guided()
-class SpladeEncoder(BaseEncoder):
+class SpladeEncoder(ReadingEncoder):
     """A SPLADE model: sparse alone; made by ``from_pretrained``, loaded at first use.
 
     A text's terms need not stand in it: the model adds those it expects beside them. Equal to
@@ -70,7 +68,7 @@ class SpladeEncoder(BaseEncoder):
         dtype: torch.dtype | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> None:
-        super().__init__(keep=keep)
+        super().__init__(settings or Settings(document_max_length=512), keep=keep)
         check_choice("pooling", pooling, POOLINGS)
         check_choice("activation", activation, ACTIVATIONS)
         if top_terms is not None:
@@ -78,7 +76,6 @@ class SpladeEncoder(BaseEncoder):
         self._name = name
         self.sources = (queries, documents)
         self.pooling, self.activation, self.top_terms = pooling, activation, top_terms
-        self.settings = settings or Settings(document_max_length=512)
         self.device = device or choose_device(None)
         self.dtype = dtype or choose_dtype("auto", self.device)
         self._documents = Lazy(partial(self._load, documents))
@@ -180,11 +177,6 @@ class SpladeEncoder(BaseEncoder):
         """Width v of the sparse output."""
         return self._documents.get().vocabulary_size
 
-    @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer of the document model."""
-        return self._documents.get().tokenizer
-
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that shapes a document's terms; an index is bound to it."""
@@ -192,38 +184,16 @@ class SpladeEncoder(BaseEncoder):
         shape = [self._pooling(documents), self._activation(documents), self.top_terms]
         return fingerprint_of(documents, shape)
 
-    def terms(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary's spelling of sparse columns."""
-        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
-
-    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
-        """Return (n,) how many tokens of each text enter the model, without running it.
-
-        Warns and raises as encoding would.
-        """
-        reading = read_texts(
-            self._side(query),
-            check_texts(texts),
-            query=query,
-            settings=self.settings,
-            name=self.name,
-        )
-        return token_counts(reading)
-
-    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
-        """Return a text's tokens, each with the weight that the text gives its term."""
-        check_texts([text])
-        model = self._side(query)
-        reading = read_texts(
-            model, [text], query=query, settings=self.settings, name=self.name, spans=True
-        )
-        row = self._encode([text], query=query, outputs=("sparse",)).to_dicts()[0]
-        seen = tokens_of(reading.tokens[0], reading.pieces[-1].stop, row)
-        return TokenView(
-            seen, unseen_tokens(model, text, len(seen), query=query, settings=self.settings)
-        )
-
     # Inside
+
+    def _view(self, text: str, query: bool) -> TokenView:
+        reading = self._read([text], query=query, spans=True)
+        [row] = self._encoded(reading, query=query, outputs=self.outputs).to_dicts()
+        seen = tokens_of(reading.tokens[0], reading.pieces[-1].stop, row)
+        cut = unseen_tokens(
+            self._reader(query=query), text, len(seen), query=query, settings=self.settings
+        )
+        return TokenView(seen, cut)
 
     def _compute(
         self,
@@ -237,27 +207,28 @@ class SpladeEncoder(BaseEncoder):
             raise MissingHeadError(
                 f"The output 'tokens' is not made by {self.name!r}. Use view(text, query=…)."
             )
-        model = self._side(query)
-        reading = read_texts(model, texts, query=query, settings=self.settings, name=self.name)
-        return encode_once(
-            reading,
-            partial(
-                encode_terms,
-                model,
-                vocabulary_size=self.vocabulary_size,
-                top_terms=None if query else self.top_terms,
-                budget=choose_budget(self.settings.batch_tokens, self.device),
-                device=self.device,
-            ),
-            query=query,
-            outputs=outputs,
-            has=self.outputs,
-            recent=self._recent,
-            show_progress=show_progress,
-        )
+        return super()._compute(texts, query=query, outputs=outputs, show_progress=show_progress)
 
-    def _side(self, query: bool) -> SpladeModel:
+    def _reader(self, *, query: bool) -> SpladeModel:
         return (self._queries if query else self._documents).get()
+
+    def _represent(
+        self,
+        reading: Reading,
+        outputs: tuple[Output, ...],  # noqa: ARG002
+        done: Callable[[int], object],
+        *,
+        query: bool,
+    ) -> Representations:
+        return encode_terms(
+            self._reader(query=query),
+            reading,
+            done,
+            vocabulary_size=self.vocabulary_size,
+            top_terms=None if query else self.top_terms,
+            budget=choose_budget(self.settings.batch_tokens, self.device),
+            device=self.device,
+        )
 
     def _load(self, source: SpladeSource) -> SpladeModel:
         return load_splade(

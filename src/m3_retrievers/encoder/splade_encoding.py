@@ -14,13 +14,12 @@ from m3_retrievers.encoder.forward import pad
 from m3_retrievers.encoder.reading import Reading, run_pieces
 from m3_retrievers.encoder.splade_model import SpladeModel, term_weights
 from m3_retrievers.encoder.splade_source import SpladePooling
-from m3_retrievers.types.representations import Output, Representations
+from m3_retrievers.types.representations import Representations
 
 
 def encode_terms(
     model: SpladeModel,
     reading: Reading,
-    _outputs: tuple[Output, ...],
     done: Callable[[int], object],
     *,
     vocabulary_size: int,

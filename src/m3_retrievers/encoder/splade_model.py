@@ -7,7 +7,7 @@ twice (arXiv 2504.14839).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class SpladeModel:
     """
 
     body: nn.Module | None
-    decoder: nn.Module | None
+    decoder: nn.Linear | None
     table: Tensor | None
     pooling: SpladePooling
     activation: SpladeActivation
@@ -95,20 +95,24 @@ def term_weights(model: SpladeModel, batch: Padded) -> Tensor:
     """Return (b, v) float32 the term weights of b pieces, each ≥ 0."""
     assert model.body is not None
     assert model.decoder is not None
-    mask = None if bool(batch.mask.all()) else batch.mask.long()
-    states = model.body(input_ids=batch.ids, attention_mask=mask).logits
+    states = last_states(model.body, batch)
     return torch.stack(
         [_pooled(model, row[kept]) for row, kept in zip(states, batch.mask, strict=True)]
     )
 
 
+def last_states(body: nn.Module, batch: Padded) -> Tensor:
+    """Return (b, l, h) the states that the decoder reads."""
+    mask = None if bool(batch.mask.all()) else batch.mask.long()
+    states: Tensor = body(input_ids=batch.ids, attention_mask=mask).logits
+    return states
+
+
 def _pooled(model: SpladeModel, states: Tensor) -> Tensor:
     """Return (v,) of one piece's states (t, h), so many logits at once."""
     assert model.decoder is not None
-    step = max(1, _LOGITS_AT_ONCE // model.vocabulary_size)
     pooled: Tensor | None = None
-    for part in torch.split(states, step):
-        logits = model.decoder(part).float()
+    for logits in logits_in_parts(model.decoder, states):
         if model.pooling == "max":  # the activation never falls: its maximum is the logits'
             largest = logits.amax(dim=0)
             pooled = largest if pooled is None else torch.maximum(pooled, largest)
@@ -119,17 +123,24 @@ def _pooled(model: SpladeModel, states: Tensor) -> Tensor:
     return activated(pooled, model.activation) if model.pooling == "max" else pooled
 
 
+def logits_in_parts(decoder: nn.Linear, states: Tensor) -> Iterator[Tensor]:
+    """Yield the float32 logits (t, v) of a piece's states (t, h), some tokens at a time."""
+    step = max(1, _LOGITS_AT_ONCE // decoder.out_features)
+    for part in torch.split(states, step):
+        yield decoder(part).float()
+
+
 def activated(logits: Tensor, activation: SpladeActivation) -> Tensor:
     """Return log(1 + relu(x)) of every logit, or its logarithm once more."""
     weights = torch.log1p(functional.relu(logits))
     return torch.log1p(weights) if activation == "log1p_relu" else weights
 
 
-def _taken_apart(folder: Path, model: Any) -> tuple[nn.Module, nn.Module]:
+def _taken_apart(folder: Path, model: Any) -> tuple[nn.Module, nn.Linear]:
     """Return the model without its last layer, and that layer."""
     decoder = model.get_output_embeddings()
     name = next((name for name, one in model.named_modules() if one is decoder), None)
-    if decoder is None or name is None:
+    if not isinstance(decoder, nn.Linear) or name is None:
         raise CheckpointError(
             f"{folder} is a {type(model).__name__}, of which the layer that makes the logits was "
             "not found. Use a masked-language model such as BERT, DistilBERT or XLM-RoBERTa."

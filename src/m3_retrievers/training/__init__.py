@@ -1,4 +1,4 @@
-"""Training M3 by its own recipe: the table of contents."""
+"""Training M3 and SPLADE by their own recipes: the table of contents."""
 
 import lazy_loader
 

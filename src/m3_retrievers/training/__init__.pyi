@@ -10,6 +10,7 @@ from .retromae.pretraining import pretrain as pretrain
 from .settings import BatchSettings as BatchSettings
 from .settings import LoraSettings as LoraSettings
 from .settings import LossSettings as LossSettings
+from .settings import SpladeSettings as SpladeSettings
 from .settings import TrainSettings as TrainSettings
 from .settings import read_settings as read_settings
 from .trainer import Trained as Trained

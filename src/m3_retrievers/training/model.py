@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from m3_retrievers.encoder.batching import plan_batches
 from m3_retrievers.encoder.checkpoint import Checkpoint
-from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, pad, project
+from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, project
 from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.training.collate import Step
-from m3_retrievers.training.gather import gather_encoded, gather_rows
-from m3_retrievers.training.losses import Losses, m3_loss, self_distillation
+from m3_retrievers.training.contrast import Contrast
+from m3_retrievers.training.losses import Losses, self_distillation
+from m3_retrievers.training.passes import Passes
 from m3_retrievers.training.prior import LexicalPrior
 from m3_retrievers.training.settings import LossSettings, Mode, TrainSettings
 from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode_scores
@@ -29,13 +26,15 @@ from m3_retrievers.training.similarity import Encoded, Terms, TokenVectors, mode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """The losses of a step, and how much of the sparse head is alive.
+    """The losses of a step, and how much of the sparse output is alive.
 
-    active: share of the tokens whose term weight is above 0, None without a sparse head.
+    active: share of the tokens (SPLADE: of the texts) with a term weight above 0, None without a
+    sparse output. figures: what else is logged, by name.
     """
 
     losses: Losses
     active: float | None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class M3Module(nn.Module):
@@ -67,11 +66,9 @@ class M3Module(nn.Module):
         self.checkpoint = model
         self.modes = tuple(modes)
         self.loss = loss
-        self.sub_batch_tokens = sub_batch_tokens
-        self.gradient_caching = gradient_caching
         self.precision = precision
-        self.in_batch_negatives = in_batch_negatives
-        self.cross_device_negatives = cross_device_negatives
+        self._passes = Passes(sub_batch_tokens, gradient_caching, model.pad_id)
+        self._contrast = Contrast(loss, in_batch_negatives, cross_device_negatives)
 
     @classmethod
     def of(
@@ -99,19 +96,7 @@ class M3Module(nn.Module):
         queries, passages = self.encode(step.queries), self.encode(step.passages)
         active = _active(queries, passages)
         held = self._held(step, queries, passages)
-        keys, first = step.keys.to(self.device), 0
-        if self.cross_device_negatives:
-            passages, first = gather_encoded(passages, device=self.device)
-            keys = gather_rows(keys)
-        targets = first + step.group_size * torch.arange(queries.count, device=self.device)
-        losses = m3_loss(
-            mode_scores(queries, passages),
-            targets,
-            settings=self.loss,
-            distill=distill,
-            teacher=None if step.teacher is None else step.teacher.to(self.device),
-            excluded=self._excluded(step, keys, targets),
-        )
+        losses = self._contrast(step, queries, passages, device=self.device, distill=distill)
         shares = {"prior": self.loss.prior_share}
         total = sum(
             (shares.get(name, self.loss.anchor_share) * one for name, one in held.items()),
@@ -148,18 +133,10 @@ class M3Module(nn.Module):
         Pieces are encoded sorted by length, ``sub_batch_tokens`` padded tokens at a time.
         first: by the heads as they were before the first step.
         """
-        lengths = np.array([len(piece.ids) for piece in pieces], np.int64)
-        plan = plan_batches(lengths, budget=self.sub_batch_tokens)
-        parts = []
-        for rows in plan:
-            batch = pad(
-                [pieces[row] for row in rows], pad_id=self.checkpoint.pad_id, device=self.device
-            )
-            run = partial(self._run, heads=self.first_heads if first else self.heads)
-            if self.gradient_caching and not first:
-                run = partial(checkpoint, run, use_reentrant=False)
-            parts.append((batch, run(batch)))
-        return self._joined(np.concatenate(plan), parts)
+        heads = self.first_heads if first else self.heads
+        passes = replace(self._passes, caching=self._passes.caching and not first)
+        order, parts = passes(pieces, partial(self._run, heads=heads), device=self.device)
+        return self._joined(order, parts)
 
     def _run(self, batch: Padded, heads: Heads) -> Pass:
         model = replace(self.checkpoint, backbone=self.backbone, heads=heads)
@@ -168,9 +145,11 @@ class M3Module(nn.Module):
             hidden = hidden_states(model, batch)
         return project(model, hidden, batch, outputs=self.modes)
 
-    def _joined(self, order: np.ndarray[Any, Any], parts: list[tuple[Padded, Pass]]) -> Encoded:
-        """Return the sub-batches as one record, in the pieces' own order."""
-        at = torch.from_numpy(order).to(self.device)  # the piece of each row of the parts
+    def _joined(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Encoded:
+        """Return the sub-batches as one record, in the pieces' own order.
+
+        at: the piece of each row of the parts.
+        """
         back = torch.argsort(at)
         dense = terms = colbert = None
         if "dense" in self.modes:
@@ -184,7 +163,7 @@ class M3Module(nn.Module):
             offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
             # a stable sort by piece keeps each piece's tokens in their order
             colbert = TokenVectors(vectors[torch.argsort(rows, stable=True)], offsets)
-        return Encoded(len(order), dense, terms, colbert)
+        return Encoded(len(at), dense, terms, colbert)
 
     def _terms(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Terms:
         weights = torch.cat([one.weights for _, one in parts if one.weights is not None])
@@ -193,17 +172,6 @@ class M3Module(nn.Module):
         dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
         kept = ~torch.isin(ids, dropped)
         return Terms(weights[kept], ids[kept], rows[kept])
-
-    def _excluded(self, step: Step, keys: Tensor, targets: Tensor) -> Tensor | None:
-        """Return (q, d) True where a candidate answers the query itself, or may not be one."""
-        known = step.known.to(self.device)
-        same = (keys[None, :, None] == known[:, None, :]).any(-1)  # (q, d)
-        group = targets[:, None] + torch.arange(step.group_size, device=self.device)
-        own = torch.zeros_like(same).scatter(1, group, True)
-        excluded = same & ~own
-        if not self.in_batch_negatives:
-            excluded = ~own
-        return excluded if bool(excluded.any()) else None
 
 
 def _active(*sides: Encoded) -> float | None:

@@ -8,12 +8,13 @@ saturation, on both sides, give 0.340 there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m3_retrievers.encoder.pieces import tokenize
@@ -43,10 +44,8 @@ class LexicalPrior:
 
         Its scale is such that a text's score with itself is 1 on average.
         """
-        distinct = list(dict.fromkeys(texts))[:_TEXTS]
-        counted = [np.unique(one.ids) for one in tokenize(tokenizer, distinct)]
-        frequency = np.bincount(np.concatenate(counted), minlength=vocabulary_size)
-        idf = np.log1p((len(distinct) - frequency + 0.5) / (frequency + 0.5))
+        counted = distinct_ids(texts, tokenizer)
+        idf = inverse_frequencies(counted, vocabulary_size=vocabulary_size)
         prior = cls(torch.tensor(idf, dtype=torch.float32))
         sample = counted[:: max(1, len(counted) // _TEXTS_FOR_SCALE)]
         ids = torch.from_numpy(np.concatenate(sample))
@@ -82,3 +81,20 @@ class LexicalPrior:
         """
         targets = self.targets(terms)
         return (terms.weights - targets).square().sum() / targets.square().sum().clamp(min=1e-9)
+
+
+def distinct_ids(texts: Iterable[str], tokenizer: Any) -> list[NDArray[np.int64]]:
+    """Return the vocabulary ids of each distinct text, none twice; of 50,000 texts at most."""
+    distinct = list(dict.fromkeys(texts))[:_TEXTS]
+    return [np.unique(one.ids) for one in tokenize(tokenizer, distinct)]
+
+
+def inverse_frequencies(
+    texts: Sequence[NDArray[np.int64]], *, vocabulary_size: int
+) -> NDArray[np.float64]:
+    """Return (v,) BM25's inverse document frequency of each vocabulary id, above 0.
+
+    texts: the ids of each, none twice.
+    """
+    frequency = np.bincount(np.concatenate(texts), minlength=vocabulary_size)
+    return np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))

@@ -16,6 +16,8 @@ from m3_retrievers.types.plan import HybridWeights
 Mode: TypeAlias = Literal["dense", "sparse", "colbert"]
 MODES: tuple[Mode, ...] = ("dense", "sparse", "colbert")
 TEACHERS = ("kl_div", "m3_kd_loss")
+Objective: TypeAlias = Literal["m3", "splade"]
+QUERIES = ("model", "idf", "ones")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,37 @@ class LossSettings:
             raise InputError(f"sparse_share expects a number above 0, got {self.sparse_share!r}.")
         if self.teacher not in TEACHERS:
             raise InputError(f"teacher expects one of {TEACHERS}, got {self.teacher!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpladeSettings:
+    """The constants of SPLADE's loss (arXiv 2107.05720, section 3; 2109.10086).
+
+    temperature: inner products are divided by it. query_flops, document_flops: the shares of the
+    FLOPS losses, λ_q and λ_d; both rise from 0 with the square of the step, over the first
+    ``flops_warmup`` of the run. idf_flops: whether a term's mean weight is divided by its inverse
+    document frequency there, so that rare terms cost less (arXiv 2411.04403).
+    queries: what weighs them: ``"model"``, the one that reads documents; no model but ``"idf"``,
+    inverse document frequencies of the training passages, or ``"ones"``; None is as the folder has.
+    """
+
+    temperature: float = 1.0
+    query_flops: float = 3e-4
+    document_flops: float = 1e-4
+    flops_warmup: float = 1 / 3
+    idf_flops: bool = False
+    queries: Literal["model", "idf", "ones"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("query_flops", "document_flops"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} expects a number from 0, got {getattr(self, name)!r}.")
+        if not self.temperature > 0:
+            raise InputError(f"temperature expects a number above 0, got {self.temperature!r}.")
+        if not 0 <= self.flops_warmup <= 1:
+            raise InputError(f"flops_warmup expects a share to 1, got {self.flops_warmup!r}.")
+        if self.queries is not None and self.queries not in QUERIES:
+            raise InputError(f"queries expects one of {QUERIES} or None, got {self.queries!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +132,8 @@ class TrainSettings:
     model: a folder, a hub id, ``"m3-mini"`` or ``"m3-mini/backbone"`` (without our adapter).
     out: the folder the model is saved to. data: .jsonl files or folders of them, for ``train``
     to read where it is not handed examples.
+    objective: ``"m3"``, or ``"splade"``: a masked-language model becomes a SPLADE model, or goes
+    on as one. What only M3 has is then left out, and ``splade`` holds the loss's constants.
     modes: which outputs are trained; their heads are made where the model lacks them.
     colbert_dim: width of a new ColBERT head; 0 for the hidden size.
     lora: a low-rank delta instead of all weights; None trains the whole backbone.
@@ -118,11 +153,13 @@ class TrainSettings:
     model: str
     out: str
     data: tuple[str, ...] = ()
+    objective: Objective = "m3"
     modes: tuple[Mode, ...] = MODES
     colbert_dim: int = 0
     lora: LoraSettings | None = None
     batch: BatchSettings = field(default_factory=BatchSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+    splade: SpladeSettings = field(default_factory=SpladeSettings)
     steps: int = 1000
     accumulate: int = 1
     learning_rate: float = 2e-5
@@ -153,6 +190,7 @@ class TrainSettings:
             raise InputError(f"precision expects 'float32' or 'bfloat16', got {self.precision!r}.")
         if self.sparse_start not in ("idf", "random"):
             raise InputError(f"sparse_start expects 'idf' or 'random', got {self.sparse_start!r}.")
+        self._check_objective()
         if self.workers < 0:
             raise InputError(f"workers expects a number from 0, got {self.workers!r}.")
         if self.loss.anchor_share and self.lora is None:
@@ -161,11 +199,48 @@ class TrainSettings:
                 "would be a second one in memory. Add a [lora] table, or leave it out."
             )
 
+    def _check_objective(self) -> None:
+        """Refuse what the objective would leave unread."""
+        if self.objective not in _UNREAD:
+            raise InputError(f"objective expects 'm3' or 'splade', got {self.objective!r}.")
+        unread = [
+            one.name
+            for one in dataclasses.fields(self)
+            if one.name in _UNREAD[self.objective] and getattr(self, one.name) != _default(one)
+        ]
+        if unread:
+            raise InputError(
+                f"{unread} mean nothing to objective = {self.objective!r}, expected without them. "
+                "Leave them out, or choose the other objective."
+            )
+
+
+# The settings that an objective does not read.
+_UNREAD: Mapping[str, tuple[str, ...]] = {
+    "m3": ("splade",),
+    "splade": (
+        "modes",
+        "colbert_dim",
+        "loss",
+        "head_learning_rate",
+        "self_distill_from",
+        "sparse_start",
+        "weights",
+    ),
+}
+
+
+def _default(setting: dataclasses.Field[Any]) -> Any:
+    if setting.default_factory is not dataclasses.MISSING:
+        return setting.default_factory()
+    return setting.default
+
 
 _RECORDS: Mapping[str, type] = {
     "lora": LoraSettings,
     "batch": BatchSettings,
     "loss": LossSettings,
+    "splade": SpladeSettings,
     "ensemble": HybridWeights,
     "weights": HybridWeights,
 }

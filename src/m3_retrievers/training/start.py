@@ -46,10 +46,7 @@ def start(
     """
     source = _source(settings.model)
     model = load(source, device=torch.device("cpu"), dtype=torch.float32)
-    if settings.dropout is not None:
-        for module in model.backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = settings.dropout
+    set_dropout(model.backbone, settings.dropout)
     torch.manual_seed(settings.seed)
     heads = Heads(
         model.heads.sparse_linear if "sparse" in settings.modes else None,
@@ -66,6 +63,14 @@ def start(
     if settings.lora is not None:
         model = replace(model, backbone=add_lora(model.backbone, settings.lora))
     return source, model
+
+
+def set_dropout(model: nn.Module, share: float | None) -> None:
+    """Set every dropout of a model; None leaves them."""
+    if share is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
 
 
 def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:

@@ -10,33 +10,30 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.checks import check_texts
-from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.batching import plan_batches
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece
-from m3_retrievers.encoder.reading import Reading, encode_once, read_texts, token_counts
+from m3_retrievers.encoder.reading import Reading
+from m3_retrievers.encoder.reading_encoder import ReadingEncoder
 from m3_retrievers.encoder.recent import Keep
 from m3_retrievers.encoder.remote.answers import numbers
 from m3_retrievers.encoder.remote.connection import about_texts
 from m3_retrievers.encoder.remote.exchange import Answer, Request
 from m3_retrievers.encoder.settings import Settings, weights_for
 from m3_retrievers.encoder.source import find_folder, tokenizer_file
-from m3_retrievers.encoder.viewing import view
 from m3_retrievers.encoder.vocabulary import Vocabulary, load_vocabulary
 from m3_retrievers.errors import MissingHeadError
 from m3_retrievers.types.plan import HybridWeights, check_weights
 from m3_retrievers.types.representations import Output, Representations
-from m3_retrievers.types.tokens import TokenView
 
 if TYPE_CHECKING:
     from m3_retrievers.encoder.remote.transport import Transport
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 LONGEST = 8192
 
 
-class TokenizedEncoder(BaseEncoder):
+class TokenizedEncoder(ReadingEncoder):
     """What ``VllmEncoder`` and ``TeiEncoder`` have in common.
 
     tokenizer: the folder or hub id the server's tokenizer comes from.
@@ -61,26 +58,19 @@ class TokenizedEncoder(BaseEncoder):
         stated_fingerprint: str | None,
         keep: Keep | None,
     ) -> None:
-        super().__init__(keep=keep)
-        self.settings = settings
+        super().__init__(settings, keep=keep)
         self._name, self._outputs = name, outputs
         self._weights = check_weights(weights, default=weights_for(outputs))
         self._stated = stated_fingerprint
         self._tokenizer = tokenizer
         self._vocabulary = Lazy(self._load_vocabulary)
         self._widths: dict[Output, int] = {}
-        self._viewed = lru_cache(maxsize=8)(self._view)
 
     # What a kind of server adds
 
     @property
     @abstractmethod
     def _transports(self) -> Sequence[Transport]: ...
-
-    @property
-    def _end_vector(self) -> bool:
-        """Whether the token behind a text (EOS) has a ColBERT vector."""
-        return True
 
     @abstractmethod
     def _identity(self) -> list[Any]:
@@ -118,11 +108,6 @@ class TokenizedEncoder(BaseEncoder):
         return self._weights
 
     @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer of the model."""
-        return self._vocabulary.get().tokenizer
-
-    @property
     def vocabulary_size(self) -> int:
         """Width v of the sparse output."""
         return self._vocabulary.get().vocabulary_size
@@ -148,29 +133,6 @@ class TokenizedEncoder(BaseEncoder):
         digest.update(sha256(tokenizer_file(self._folder)).encode())
         return digest.hexdigest()
 
-    def terms(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary's spelling of sparse columns."""
-        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
-
-    def view(self, text: str, *, query: bool, output: Output | None = None) -> TokenView:  # noqa: ARG002
-        """Return a text's tokens as they are sent, each with its weight where there is one."""
-        check_texts([text])
-        return self._viewed(text, query)
-
-    def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
-        """Return (n,) how many tokens of each text enter the model, without running it.
-
-        Warns and raises as encoding would.
-        """
-        reading = read_texts(
-            self._vocabulary.get(),
-            check_texts(texts),
-            query=query,
-            settings=self.settings,
-            name=self.name,
-        )
-        return token_counts(reading)
-
     def close(self) -> None:
         """Close the connections; a later call opens others."""
         for transport in self._transports:
@@ -185,46 +147,16 @@ class TokenizedEncoder(BaseEncoder):
     def _load_vocabulary(self) -> Vocabulary:
         return load_vocabulary(self._folder, max_length=self._longest())
 
-    def _view(self, text: str, query: bool) -> TokenView:
-        read = self._encode([text], query=query, outputs=("tokens",)).require("tokens")[0]
-        return view(
-            self._vocabulary.get(),
-            text,
-            read,
-            query=query,
-            settings=self.settings,
-            vectors="colbert" in self.outputs,
-            end_vector=self._end_vector,
-        )
+    def _reader(self, *, query: bool) -> Vocabulary:  # noqa: ARG002
+        return self._vocabulary.get()
 
-    def _compute(
+    def _represent(
         self,
-        texts: Sequence[str],
-        *,
-        query: bool,
+        reading: Reading,
         outputs: tuple[Output, ...],
-        show_progress: bool,
-    ) -> Representations:
-        reading = read_texts(
-            self._vocabulary.get(),
-            texts,
-            query=query,
-            settings=self.settings,
-            name=self.name,
-            spans="tokens" in outputs,
-        )
-        return encode_once(
-            reading,
-            self._ask,
-            query=query,
-            outputs=outputs,
-            has=self.outputs,
-            recent=self._recent,
-            show_progress=show_progress,
-        )
-
-    def _ask(
-        self, reading: Reading, outputs: tuple[Output, ...], done: Callable[[int], object]
+        done: Callable[[int], object],
+        *,
+        query: bool,  # noqa: ARG002
     ) -> Representations:
         model = self._vocabulary.get()
         collector = Collector(

@@ -1,0 +1,1 @@
+"""Training SPLADE: a masked-language model's logits as term weights, kept few by FLOPS losses."""
