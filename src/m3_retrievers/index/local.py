@@ -134,13 +134,16 @@ class LocalIndex(TableIndex):
         *,
         model: Mapping[str, Any] | None = None,
         weighting: Callable[[Mapping[str, Any]], TermWeighting] | None = None,
+        verify: bool = False,
     ) -> LocalIndex:
         """Return the index saved in a folder; every recall and score is as it was.
 
-        model: the model in use; another than the saved one is an IndexModelError. weighting:
-        makes the saved weighting again from its state (``BM25.from_state``).
+        Token vectors of 64 MiB and more stay in their file, and are compared with their digests
+        as they are read. model: the model in use; another than the saved one is an
+        IndexModelError. weighting: makes the saved weighting again from its state
+        (``BM25.from_state``). verify: whether all token vectors are compared now.
         """
-        saved = read_generation(folder, model=model)
+        saved = read_generation(folder, model=model, verify=verify)
         try:
             check_saved(saved.arrays, saved.records, saved.settings)
         except ValueError as error:

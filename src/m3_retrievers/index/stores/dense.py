@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.stores.chunks import Chunks, Pieces
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats
 
@@ -65,40 +66,47 @@ class DenseIndex:
 
     def __init__(self, rows: NDArray[np.float32] | None = None) -> None:
         """Start with rows (n, h), if any; the first rows fix the width."""
-        self._matrix: GrowingRows | None = None
-        if rows is not None:
-            self._matrix = GrowingRows(rows)
+        self._matrix = None if rows is None else Chunks(rows)
 
     def __len__(self) -> int:
         return 0 if self._matrix is None else len(self._matrix)
 
     @property
-    def rows(self) -> NDArray[np.float32]:
-        """The (n, h) vectors, a view."""
-        return np.empty((0, 0), np.float32) if self._matrix is None else self._matrix.rows
+    def width(self) -> int:
+        """The vectors' width, 0 before the first rows."""
+        return 0 if self._matrix is None else self._matrix.width
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the given vectors (r, h) in the order given, copied."""
+        return np.empty((0, 0), np.float32) if self._matrix is None else self._matrix.take(rows)
+
+    def pieces(self, rows: NDArray[np.integer[Any]]) -> Pieces:
+        """Return the given vectors (r, h) in the order given, as views."""
+        parts = [] if self._matrix is None else list(self._matrix.spans(rows, rows + 1))
+        return Pieces(parts, width=self.width, dtype=np.dtype(np.float32))
 
     def append(self, rows: Floats) -> None:
         """Add vectors (m, h) behind the others; raises InputError for another width."""
         if self._matrix is None:
-            self._matrix = GrowingRows(np.empty((0, rows.shape[1]), np.float32))
+            self._matrix = Chunks(np.empty((0, rows.shape[1]), np.float32))
         self._check_width(rows.shape[1])
         self._matrix.append(rows)
 
     def scores(self, query: Floats) -> NDArray[np.float32]:
         """Return (n,) inner products of the query (h,) with every row."""
-        if not len(self):
+        if self._matrix is None or not len(self):
             return np.zeros(0, np.float32)
         self._check_width(len(query))
-        return _inner_products(self.rows, query)
+        return np.concatenate([_inner_products(part, query) for part in self._matrix.parts])
 
     def score(self, query: Floats, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return (r,) inner products of the query (h,) with the given rows (r,)."""
-        if not len(rows):
+        if self._matrix is None or not len(rows):
             return np.zeros(0, np.float32)
         self._check_width(len(query))
         step = max(1, _GATHERED_AT_ONCE // max(1, len(query)))
         parts = [
-            _inner_products(self.rows[rows[at : at + step]], query)
+            _inner_products(self._matrix.take(rows[at : at + step]), query)
             for at in range(0, len(rows), step)
         ]
         return np.concatenate(parts)
@@ -120,9 +128,9 @@ class DenseIndex:
         return best, scores[best]
 
     def _check_width(self, width: int) -> None:
-        if width != self.rows.shape[1]:
+        if width != self.width:
             raise InputError(
-                f"This index holds dense vectors of width {self.rows.shape[1]}, got {width}. "
+                f"This index holds dense vectors of width {self.width}, got {width}. "
                 "Encode with the model and the truncate_dim it was built with."
             )
 

@@ -16,6 +16,7 @@ from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
 from m3_retrievers.index.incoming import check_query, check_representations, widths_of
+from m3_retrievers.index.stores.chunks import Pieces
 from m3_retrievers.index.stores.compressed import ColbertDtype, compressed
 from m3_retrievers.index.stores.dense import DenseIndex
 from m3_retrievers.index.stores.inverted import InvertedIndex, canonical
@@ -144,17 +145,22 @@ class Stores:
                     f"This index stores {self.stored}, got {name!r}. Build it with that mode."
                 )
         return Representations(
-            dense=self.dense.rows[rows] if "dense" in outputs else None,
+            dense=self.dense.take(rows) if "dense" in outputs else None,
             sparse=self.sparse.take(rows) if "sparse" in outputs else None,
             colbert=self.colbert.take(rows) if "colbert" in outputs else None,
         )
 
-    def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], TermWeighting | None]:
+    def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any] | Pieces], TermWeighting | None]:
         """Return all that is kept of the given rows as plain arrays, and their weighting.
 
-        ``of_arrays`` reads them. The weighting knows the terms of these rows alone.
+        ``of_arrays`` reads them; vectors are views of what is kept. The weighting knows the
+        terms of these rows alone.
         """
-        arrays = self.rows(rows)
+        arrays: dict[str, NDArray[Any] | Pieces] = {}
+        if "dense" in self.stored:
+            arrays["dense.vectors"] = self.dense.pieces(rows)
+        if "sparse" in self.stored:
+            arrays |= csr_arrays("sparse", self.sparse.take(rows))
         if "colbert" in self.stored:
             arrays |= self.colbert.arrays(rows)
         if self.weighted is None:
@@ -166,7 +172,7 @@ class Stores:
         """Return dense and sparse representations of the given rows as plain arrays."""
         arrays: dict[str, NDArray[Any]] = {}
         if "dense" in self.stored:
-            arrays["dense.vectors"] = self.dense.rows[rows]
+            arrays["dense.vectors"] = self.dense.take(rows)
         if "sparse" in self.stored:
             arrays |= csr_arrays("sparse", self.sparse.take(rows))
         return arrays
@@ -199,11 +205,6 @@ class Stores:
 
     def keep(self, rows: Rows) -> Stores:
         """Return stores of the given rows alone."""
-        # rows that adjoin come as a view, which would hold on to all the others
-        owned = {
-            name: array if array.base is None else array.copy()
-            for name, array in self.rows(rows).items()
-        }
         has_colbert = "colbert" in self.stored
         kept = Stores(
             self.stored,
@@ -211,7 +212,7 @@ class Stores:
             colbert=self.colbert.keep(rows if has_colbert else rows[:0]),
         )
         kept.weighted = None if self.weighted is None else self.weighted.keep(rows)
-        kept._own(owned)
+        kept._own(self.rows(rows))
         return kept
 
     def _pooled(self, representations: Representations) -> MultiVectors:
