@@ -175,9 +175,14 @@ class _Terms:
     def of(cls, query: sp.csr_array) -> _Terms:
         if query.shape[0] != 1:
             raise InputError(f"A query expects shape (1, v), got {query.shape}: pass one a call.")
-        row = canonical(query)
-        weights = row.data.astype(np.float64)
-        return cls(row.indices, weights, bool(np.all(weights >= _SURELY_POSITIVE)))
+        ids, weights = query.indices, query.data.astype(np.float64)
+        # matrices cost a query more than its sums; most come as they should be
+        if not (np.all(ids[1:] > ids[:-1]) and np.all(weights)):
+            row = canonical(query)
+            ids, weights = row.indices, row.data.astype(np.float64)
+        elif not np.all(np.isfinite(weights)):
+            raise _not_finite()
+        return cls(ids, weights, bool(np.all(weights >= _SURELY_POSITIVE)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,7 +274,7 @@ def canonical(rows: sp.csr_array) -> sp.csr_array:
     data = rows.data if kept else rows.data.astype(np.float64)
     matrix = sp.csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
     if not np.all(np.isfinite(data)):
-        raise InputError("Term weights expect finite numbers, got NaN or infinity among them.")
+        raise _not_finite()
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
@@ -278,6 +283,10 @@ def canonical(rows: sp.csr_array) -> sp.csr_array:
         matrix = matrix.copy()
         matrix.eliminate_zeros()
     return matrix
+
+
+def _not_finite() -> InputError:
+    return InputError("Term weights expect finite numbers, got NaN or infinity among them.")
 
 
 def _stack(parts: list[sp.csr_array], *, width: int) -> sp.csr_array:
