@@ -135,7 +135,9 @@ class BM25:
         renumbered = sp.csr_array((counts.data.copy(), columns, counts.indptr.copy()), shape=shape)
         smaller = copy.copy(self)
         vocabulary = list(self._columns)
-        smaller._columns = Vocabulary(zip((vocabulary[old] for old in kept.tolist()), range(len(kept)), strict=True))
+        smaller._columns = Vocabulary(
+            zip((vocabulary[old] for old in kept.tolist()), range(len(kept)), strict=True)
+        )
         smaller._statistics = self._statistics.only(kept)
         return smaller, renumbered
 
@@ -229,7 +231,9 @@ class BM25:
         parameters = {key: state[key] for key in ("variant", "idf", "k1", "b", "epsilon", "delta")}
         tokenizer = from_state(state["tokenizer"], subword=subword)
         bm25 = cls(tokenizer=tokenizer, **parameters)
-        bm25._columns = Vocabulary((term, column) for column, term in enumerate(state["vocabulary"]))
+        bm25._columns = Vocabulary(
+            (term, column) for column, term in enumerate(state["vocabulary"])
+        )
         return bm25
 
     def _split(self, texts: Sequence[str]) -> Iterator[list[str]]:

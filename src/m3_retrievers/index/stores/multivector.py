@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.stores.chunks import Chunks, GrowingRows, Pieces
 from m3_retrievers.index.stores.compressed import (
     ColbertDtype,
     check_colbert_dtype,
@@ -19,8 +20,6 @@ from m3_retrievers.index.stores.compressed import (
     kept_width,
     width_of,
 )
-from m3_retrievers.index.stores.chunks import Chunks, Pieces
-from m3_retrievers.index.stores.dense import GrowingRows
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats, MultiVectors, offsets_of
 
