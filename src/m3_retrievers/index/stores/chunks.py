@@ -83,6 +83,20 @@ class Chunks:
         spans = zip(self._parts, starts, self._ends, strict=True)
         return [part[: end - start] for part, start, end in spans]
 
+    def adopt(self, rows: NDArray[Any]) -> None:
+        """Take rows (m, h) of the matrix's dtype behind the others, which nobody else changes.
+
+        Many become a piece of their own, without a copy.
+        """
+        if rows.nbytes < self._capacity * rows.itemsize * self.width // 4:
+            self.append(rows)
+            return
+        used = self._ends[-1] - self._first(len(self._parts) - 1)
+        if used < len(self._parts[-1]):
+            self._parts[-1] = self._parts[-1][:used]
+        self._parts.append(rows)
+        self._ends.append(self._ends[-1] + len(rows))
+
     def append(self, rows: NDArray[Any]) -> None:
         """Copy rows (m, h) behind the others, in the matrix's own dtype."""
         done = 0

@@ -19,8 +19,7 @@ from m3_retrievers.types.packed import Floats
 _GATHER_SHARE = 0.25
 # Values gathered at once; 2^20 float32 are 4 MiB and stay in cache.
 _GATHERED_AT_ONCE = 1 << 20
-# From so many rows on they are kept in int8 as well, a quarter more memory; what came since the
-# last time is added when there is as much as this again.
+# From so many rows on they are kept in int8 as well, a quarter more memory.
 _QUANTISED_FROM = 16_384
 # Reading a candidate again costs as much as the first look at so many rows.
 _REREAD_COST = 8
@@ -68,7 +67,7 @@ class DenseIndex:
             self._matrix = Chunks(np.empty((0, rows.shape[1]), np.float32))
         self._check_width(rows.shape[1])
         self._matrix.append(rows)
-        self._quantise()
+        self._quantise(most=2 * len(rows))
 
     def scores(self, query: Floats) -> NDArray[np.float32]:
         """Return (n,) inner products of the query (h,) with every row."""
@@ -126,16 +125,18 @@ class DenseIndex:
             found, later = found[admitted[found]], later[admitted[later]]
         return np.concatenate([found, later])
 
-    def _quantise(self) -> None:
-        """Keep the rows in int8 as well, where there are many and this machine gains by it."""
-        done = 0 if self._first_look is None else len(self._first_look)
-        if self._matrix is None or len(self) - done < _QUANTISED_FROM:
-            return
-        if int_products(self.width) is None:
+    def _quantise(self, *, most: int | None = None) -> None:
+        """Keep rows in int8 as well, where there are many and this machine gains by it.
+
+        most: how many now, so that a small append takes a short time; None for all.
+        """
+        if self._matrix is None or len(self) < _QUANTISED_FROM or not int_products(self.width):
             return
         if self._first_look is None:
             self._first_look = QuantisedRows(width=self.width)
-        for part in self._matrix.between(done, len(self)):
+        done = len(self._first_look)
+        last = len(self) if most is None else min(len(self), done + most)
+        for part in self._matrix.between(done, last):
             self._first_look.append(part)
 
     def _check_width(self, width: int) -> None:

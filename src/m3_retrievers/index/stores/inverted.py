@@ -75,10 +75,11 @@ class InvertedIndex:
         stacked = _stack(parts, width=self._width)
         return sp.csr_array(stacked[np.argsort(np.concatenate(order))])
 
-    def append(self, rows: sp.csr_array) -> None:
+    def append(self, rows: sp.csr_array, *, merge: bool = True) -> None:
         """Add rows (n, v) of finite weights behind the others, copied.
 
-        Raises InputError for NaN or infinity.
+        merge: whether segments are merged now; otherwise ``merged`` does it. Raises InputError
+        for NaN or infinity.
         """
         matrix = canonical(rows)
         if np.may_share_memory(matrix.data, rows.data):
@@ -86,12 +87,22 @@ class InvertedIndex:
         self._width = max(self._width, matrix.shape[1])
         if not matrix.shape[0]:
             return
-        segments = [*self._segments, _Segment.of(matrix)]
+        self._segments = (*self._segments, _Segment.of(matrix))
+        self._rows += matrix.shape[0]
+        if merge:
+            self.adopt(self.merged())
+
+    def merged(self) -> tuple[_Segment, ...]:
+        """Return the segments as they are to be, for ``adopt``; readers may go on meanwhile."""
+        segments = list(self._segments)
         while len(segments) > 1 and segments[-2].size < 2 * segments[-1].size:
             pair = [segments.pop().matrix, segments.pop().matrix][::-1]
             segments.append(_Segment.of(_stack(pair, width=self._width)))
-        self._segments = tuple(segments)
-        self._rows += matrix.shape[0]
+        return tuple(segments)
+
+    def adopt(self, segments: tuple[_Segment, ...]) -> None:
+        """Take what ``merged`` returned, if nothing was appended since."""
+        self._segments = segments
 
     def search(
         self, query: sp.csr_array, *, k: int | None, admitted: NDArray[np.bool_] | None = None
@@ -203,6 +214,8 @@ class _Segment:
 
     @classmethod
     def of(cls, matrix: sp.csr_array) -> _Segment:
+        kept = matrix.indices.astype(np.int32, copy=False)  # a vocabulary's ids fit into 31 bits
+        matrix = sp.csr_array((matrix.data, kept, matrix.indptr), shape=matrix.shape)
         terms, slots = _distinct(matrix.indices, width=matrix.shape[1])
         shape = (matrix.shape[0], len(terms))
         columns = sp.csr_array((matrix.data, slots, matrix.indptr), shape=shape).tocsc()

@@ -172,7 +172,7 @@ class MultiVectorIndex(ColbertStore):
         if self._kept is None:
             self._kept = Chunks(np.empty((0, kept.shape[1]), self.dtype))
         first = len(self._kept)
-        self._kept.append(kept)
+        self._kept.adopt(kept)
         self._ends.append(first + offsets[1:])
 
     def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.incoming import check_query, check_representations, widths_of
+from m3_retrievers.index.incoming import check_query, check_representations
 from m3_retrievers.index.stores.chunks import Pieces
 from m3_retrievers.index.stores.compressed import ColbertDtype, compressed
 from m3_retrievers.index.stores.dense import DenseIndex
@@ -90,18 +90,6 @@ class Stores:
         """Raise MissingOutputError or InputError for what could not be stored as ``count`` rows."""
         check_representations(representations, stored=self.stored, count=count, held=self._widths)
 
-    def append(self, texts: Sequence[str], representations: Representations) -> None:
-        """Add a row for each text behind the others, of representations that were checked."""
-        if "dense" in self.stored:
-            self.dense.append(representations.require("dense"))
-        if "sparse" in self.stored:
-            self.sparse.append(representations.require("sparse"))
-        if "colbert" in self.stored:
-            self.colbert.append(self._pooled(representations))
-        if self.weighted is not None:
-            self.weighted.append(self.weighted.weighting.count(texts))
-        self._widths = widths_of(representations, self.stored)
-
     def incoming(self, texts: Sequence[str], representations: Representations) -> Arrays:
         """Return representations that were checked, a row a text, as arrays for ``extend``.
 
@@ -114,22 +102,24 @@ class Stores:
             arrays |= csr_arrays("sparse", canonical(representations.require("sparse")))
         if "colbert" in self.stored:
             packed = self._pooled(representations)
-            arrays["colbert.vectors"] = compressed(packed.vectors, self.colbert.dtype)
+            kept = compressed(packed.vectors, self.colbert.dtype)
+            shared = np.may_share_memory(kept, packed.vectors)
+            arrays["colbert.vectors"] = kept.copy() if shared else kept
             arrays["colbert.offsets"] = packed.offsets
         if self.weighted is not None:
             arrays |= csr_arrays("bm25", self.weighted.weighting.count(texts))
         return arrays
 
-    def extend(self, arrays: Arrays) -> None:
+    def extend(self, arrays: Arrays, *, merge: bool = True) -> None:
         """Add the rows of ``arrays``, which the store of each mode has written, behind the others.
 
-        The weighting knows the terms of their counts.
+        The weighting knows the terms of their counts. merge: as for ``InvertedIndex.append``.
         """
         if "dense" in self.stored:
             self.dense.append(arrays["dense.vectors"])
             self._widths["dense"] = arrays["dense.vectors"].shape[1]
         if "sparse" in self.stored:
-            self.sparse.append(csr_of("sparse", arrays))
+            self.sparse.append(csr_of("sparse", arrays), merge=merge)
             self._widths["sparse"] = int(arrays["sparse.shape"][1])
         if "colbert" in self.stored:
             self.colbert.extend(arrays)
