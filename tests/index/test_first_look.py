@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from m3_retrievers.index.stores import dense, int8
+from m3_retrievers.index.stores import dense, quantised
 from m3_retrievers.index.stores.dense import DenseIndex
 from m3_retrievers.index.stores.quantised import QuantisedRows
+from m3_retrievers.scoring import int8
 
 KERNELS = {"torch": (int8.by_torch, int8.LARGEST), "numba": int8._compiled()}
 
@@ -25,7 +26,7 @@ def looking(request, monkeypatch):
         kernel = (kernel, 4_096)
     monkeypatch.setattr(dense, "_QUANTISED_FROM", 64)
     monkeypatch.setattr(dense, "_REREAD_COST", 0)
-    for module in (dense, __import__("m3_retrievers.index.stores.quantised", fromlist=["x"])):
+    for module in (dense, quantised):
         monkeypatch.setattr(module, "int_products", lambda width: kernel)
 
 

@@ -81,7 +81,8 @@ def block_digests(matrix: NDArray[Any] | Pieces) -> NDArray[np.uint8]:
 
 def rows_of_block(matrix: Any) -> int:
     """Return how many rows of a matrix are hashed at once."""
-    return max(1, _BLOCK_BYTES // max(1, matrix.dtype.itemsize * matrix.shape[1]))
+    size: int = matrix.dtype.itemsize * matrix.shape[1]
+    return max(1, _BLOCK_BYTES // max(1, size))
 
 
 def mapped(path: Path, name: str, digests: NDArray[np.uint8]) -> MappedRows:

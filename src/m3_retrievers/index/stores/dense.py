@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.stores.chunks import Chunks, Pieces
-from m3_retrievers.index.stores.int8 import int_products
 from m3_retrievers.index.stores.quantised import QuantisedRows
+from m3_retrievers.scoring.int8 import int_products
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.types.packed import Floats
 
+_csc_matvec: Callable[..., None] | None
 try:  # what scipy multiplies a matrix by a vector with; private, so it may go
     from scipy.sparse._sparsetools import csc_matvec as _csc_matvec
 except ImportError:

@@ -9,12 +9,10 @@ exactly. What is further than that below the k-th best need not be read.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from m3_retrievers.index.stores.chunks import Chunks, GrowingRows
-from m3_retrievers.index.stores.int8 import LARGEST, int_products
+from m3_retrievers.scoring.int8 import LARGEST, int_products, rounded
 from m3_retrievers.scoring.top import reached_by
 from m3_retrievers.types.packed import Floats
 
@@ -43,13 +41,11 @@ class QuantisedRows:
     def append(self, rows: NDArray[np.float32]) -> None:
         """Add vectors (m, h) behind the others, rounded."""
         for at in range(0, len(rows), _ROUNDED_AT_ONCE):
-            vectors = torch.tensor(rows[at : at + _ROUNDED_AT_ONCE])
-            rounded, scales = _rounded(vectors, largest=LARGEST)
-            back = rounded * scales
-            self._norm = max(self._norm, float(back.norm(dim=1).max()))
-            self._moved = max(self._moved, float((vectors - back).norm(dim=1).max()))
-            self._rows.append(rounded.to(torch.int8).numpy())
-            self._scales.append(scales[:, 0].numpy())
+            whole, scales, norms = rounded(rows[at : at + _ROUNDED_AT_ONCE], largest=LARGEST)
+            self._norm = max(self._norm, float(norms[0].max()))
+            self._moved = max(self._moved, float(norms[1].max()))
+            self._rows.append(whole)
+            self._scales.append(scales)
 
     def candidates(
         self, query: Floats, *, k: int, admitted: NDArray[np.bool_] | None = None
@@ -62,23 +58,14 @@ class QuantisedRows:
         if kernel is None:  # made on another machine
             return np.arange(len(self))
         products_of, largest = kernel
-        asked = torch.tensor(query, dtype=torch.float32)[None]
-        rounded, scale = _rounded(asked, largest=largest)
-        integers = rounded[0].to(torch.int32).numpy()
+        (integers,), (scale,), (_, (moved,)) = rounded(query[None], largest=largest)
         products = [products_of(part, integers) for part in self._rows.parts if len(part)]
         scores = np.concatenate(products).astype(np.float32)
-        scores *= self._scales.rows * np.float32(scale.item())
-        norm, moved = float(asked.norm()), float((asked - rounded * scale).norm())
-        error = moved * self._norm + norm * self._moved
+        scores *= self._scales.rows * scale
+        norm = float(np.linalg.norm(query))
+        error = float(moved) * self._norm + norm * self._moved
         # what these numbers, and scores in float32, are themselves rounded by
         error += len(query) * _ROUNDING * norm * (self._norm + self._moved)
         if admitted is not None:
             scores[~admitted] = -np.inf
         return np.flatnonzero(scores >= reached_by(scores, k) - 2 * error)
-
-
-def _rounded(vectors: Tensor, *, largest: int) -> tuple[Tensor, Tensor]:
-    """Return vectors (n, h) as whole numbers of a scale (n, 1) each, none above ``largest``."""
-    highest = vectors.abs().amax(dim=1, keepdim=True)
-    scales = torch.where(highest > 0, highest / largest, 1.0)
-    return (vectors / scales).round_().clamp_(-largest, largest), scales

@@ -1,4 +1,4 @@
-"""Exact inner products of int8 rows with one query: the kernel of the first look at dense vectors.
+"""Vectors in int8, and exact inner products of them with one query: the kernel of a first look.
 
 Compiled where numba is installed, at the pace of memory; by torch elsewhere, at half of it.
 ``rows.astype(int32) @ query`` is the plain way to the same numbers.
@@ -15,12 +15,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m3_retrievers.types.packed import Floats
+
 # The largest number in a row.
 LARGEST = 127
 
+Norms: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 Integers = NDArray[np.integer[Any]]
 # Takes rows (n, h) int8 and a query (h,); returns (n,) int32.
 IntProducts: TypeAlias = Callable[[NDArray[np.int8], Integers], NDArray[np.int32]]
+
+
+def rounded(
+    vectors: Floats, *, largest: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], Norms]:
+    """Return vectors (n, h) as whole numbers up to ``largest`` of a scale (n,) each, and norms.
+
+    The norms are those of what the whole numbers stand for, and of what rounding took away,
+    (n,) each. A vector of zeros has the scale 1.
+
+    >>> whole, scales, (kept, lost) = rounded(np.array([[1.0, -0.3]]), largest=10)
+    >>> whole.tolist(), scales.round(3).tolist(), lost.round(3).tolist()
+    ([[10, -3]], [0.10000000149011612], [0.0])
+    """
+    given = torch.from_numpy(np.asarray(vectors, np.float32))
+    highest = given.abs().amax(dim=1, keepdim=True)
+    scales = torch.where(highest > 0, highest / largest, 1.0)
+    whole = (given / scales).round_().clamp_(-largest, largest)
+    back = whole * scales
+    norms = back.norm(dim=1).numpy(), (given - back).norm(dim=1).numpy()
+    return whole.to(torch.int32).numpy(), scales[:, 0].numpy(), norms
 
 
 def int_products(width: int) -> tuple[IntProducts, int] | None:
