@@ -28,12 +28,28 @@ def plain(queries, documents):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("at_once", [7, 64, 1 << 19])  # values: less than a row, a few, all
 @pytest.mark.parametrize("tokens", [1, 14, 16, 17])
-def test_the_kernel_equals_the_plain_maxsim(dtype, at_once, tokens, monkeypatch):
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_kernel_equals_the_plain_maxsim(dtype, at_once, tokens, packed, monkeypatch):
+    if packed and not kernel._packing_holds():
+        pytest.skip("this torch lacks the private operations, or they changed")
+    monkeypatch.setattr(kernel, "_packing_holds", lambda: packed)
     monkeypatch.setattr(kernel, "_VALUES_AT_ONCE", at_once)
     queries = pack([tokens, 0, 3], width=16, seed=1)
     documents = pack([5, 0, 1, 12, 0], width=16, seed=2, dtype=dtype)
     found = scoring.maxsim(queries, documents)
     np.testing.assert_allclose(found, plain(queries, documents), atol=1e-6)
+
+
+def test_without_its_private_operations_torch_multiplies_by_its_public_ones(monkeypatch):
+    kernel._packing_holds.cache_clear()
+
+    def gone(*_):
+        raise AttributeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "_onednn_product", gone)
+        assert not kernel._packing_holds()
+    kernel._packing_holds.cache_clear()
 
 
 def test_it_does_not_matter_how_documents_are_cut_into_pieces():

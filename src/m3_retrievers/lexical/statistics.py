@@ -48,10 +48,11 @@ NO_STATISTICS = Statistics(0.0, np.zeros(0), np.zeros(0))
 def pick(values: NDArray[np.float64], columns: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Return the values at the columns, 0 for columns newer than the values."""
     known = columns < len(values)
-    if np.all(known):
-        return values[columns]
     picked = np.zeros(len(columns))
-    picked[known] = values[columns[known]]
+    if np.all(known):
+        picked[:] = values[columns]
+    else:
+        picked[known] = values[columns[known]]
     return picked
 
 

@@ -145,10 +145,15 @@ class Chunks:
         if not len(firsts):
             return
         cuts = np.flatnonzero(firsts[1:] != lasts[:-1])
-        starts = firsts[np.concatenate([[0], cuts + 1])].tolist()
+        starts = firsts[np.concatenate([[0], cuts + 1])]
         ends = lasts[np.append(cuts, len(lasts) - 1)].tolist()
-        for first, last in zip(starts, ends, strict=True):
-            yield from self.between(first, last)
+        places = np.searchsorted(self._ends, starts, side="right").tolist()
+        for first, last, at in zip(starts.tolist(), ends, places, strict=True):
+            if at < len(self._ends) and last <= self._ends[at]:  # most lie in one piece
+                start = self._first(at)
+                yield self._parts[at][first - start : last - start]
+            else:
+                yield from self.between(first, last)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is not written yet."""
