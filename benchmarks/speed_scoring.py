@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +226,17 @@ def filled(documents: int, *, width: int = 384, tokens: int = 64) -> LocalIndex:
 
 def batch(first: int, count: int, *, width: int, tokens: int) -> tuple[list[Record], Any]:
     records = [Record(f"d{n}", f"text {n}") for n in range(first, first + count)]
+    return records, _representations(count, width, tokens)
+
+
+@cache
+def _representations(count: int, width: int, tokens: int) -> Representations:
+    # every batch has the same vectors: what is measured does not depend on them
     offsets = np.arange(0, count * tokens + 1, tokens)
-    return records, Representations(
-        dense=units(count, width, seed=first),
-        sparse=term_weights(count, 64, seed=first),
-        colbert=MultiVectors(units(count * tokens, width, seed=first + 1), offsets),
+    return Representations(
+        dense=units(count, width),
+        sparse=term_weights(count, 64),
+        colbert=MultiVectors(units(count * tokens, width), offsets),
     )
 
 
