@@ -169,8 +169,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--result", type=Path, default=RESULTS / "growth.json")
     parser.add_argument("--one", nargs=2, metavar=("MODE", "SIZE"), help=argparse.SUPPRESS)
+    parser.add_argument("--draw", action="store_true", help="draw what was measured before")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.draw:
+        draw(json.loads(options.result.read_text()), options.result.with_suffix(".png"))
+        return
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))
         return
