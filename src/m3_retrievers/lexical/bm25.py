@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -96,7 +97,11 @@ class BM25:
     def query(self, text: str) -> sp.csr_array:
         """Return (1, v): how often each known term occurs in the query, which adds no term."""
         (terms,) = self._split([text])
-        return counted([[term for term in terms if term in self._columns]], self._columns)
+        known = Counter(self._columns[term] for term in terms if term in self._columns)
+        columns = sorted(known)
+        counts = np.array([known[column] for column in columns], np.float64)
+        shape, offsets = (1, len(self._columns)), np.array([0, len(columns)])
+        return sp.csr_array((counts, np.array(columns, np.int64), offsets), shape=shape)
 
     def column(self, term: str) -> int | None:
         """Return a term's column in the counts, None for a term no document has."""

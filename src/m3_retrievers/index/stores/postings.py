@@ -24,9 +24,8 @@ except ImportError:
 Rows = NDArray[np.integer[Any]]
 AddPostings: TypeAlias = Callable[..., None]
 
-# Compiling takes about a second, which this many postings in one query make worth it at the
-# hundredth query.
-_COMPILED_FROM = 50_000
+# Compiling takes about a second, once, which smaller indexes never get back.
+_COMPILED_FROM = 20_000
 _ONE = np.ones(1)
 
 
