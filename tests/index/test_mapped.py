@@ -14,8 +14,10 @@ from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+@pytest.fixture(autouse=True, params=["kept", "given back"])
+def small_blocks(request, monkeypatch):
+    if request.param == "given back":
+        monkeypatch.setattr(tensors, "_RESIDENT_BYTES", 0)
     monkeypatch.setattr(storage, "_MAPPED_FROM", 1)
     monkeypatch.setattr(tensors, "_BLOCK_BYTES", 5 * 8 * 2)  # five vectors of eight float16
 

@@ -24,7 +24,7 @@ _COLUMNS = 16
 # of 128 × 1024 float16 take 16.6 ms on one core; with 2^18 17.9, 2^20 19.1, 2^21 24.6.
 _VALUES_AT_ONCE = 1 << 19
 # A call of torch for a piece of fewer values takes longer than to put small ones together first.
-_SMALL = 1 << 16
+_SMALL = 1 << 15
 # Vectors up to this width are multiplied by oneDNN.
 _PACKED_WIDTH = 512
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from m3_retrievers.index.stores.compressed import compression_fault
 # A block is what is hashed at once: one document of 64 vectors of 384 float16 has 48 KiB, so a
 # search that touches 200 documents reads little else.
 _BLOCK_BYTES = 1 << 16
+# How much of a file may count as this process's memory, about: a search reads some 25 MB.
+_RESIDENT_BYTES = 1 << 27
 _KINDS = {
     "float64": "F64",
     "float32": "F32",
@@ -95,9 +98,11 @@ def mapped(path: Path, name: str, digests: NDArray[np.uint8]) -> MappedRows:
     rows, width = entry["shape"]
     if end - start != rows * width * np.dtype(dtype).itemsize:
         raise ValueError(f"{name} has another size than its shape says")
-    # "c": what somebody writes to it stays in memory, and torch takes no read-only array
-    matrix = np.memmap(path, dtype, "c", offset=8 + length + start, shape=(rows, width))
-    return MappedRows(matrix.view(np.ndarray), digests, path=path)
+    with path.open("rb") as file:
+        # what somebody writes to it stays in memory: torch takes no read-only array
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    matrix = np.frombuffer(content, dtype, rows * width, offset=8 + length + start)
+    return MappedRows(matrix.reshape(rows, width), digests, content=content, path=path)
 
 
 class MappedRows:
@@ -107,8 +112,16 @@ class MappedRows:
     not what was saved.
     """
 
-    def __init__(self, matrix: NDArray[Any], digests: NDArray[np.uint8], *, path: Path) -> None:
+    def __init__(
+        self,
+        matrix: NDArray[Any],
+        digests: NDArray[np.uint8],
+        *,
+        content: mmap.mmap,
+        path: Path,
+    ) -> None:
         self._matrix, self._digests, self._path = matrix, digests, path
+        self._content, self._touched = content, 0
         self._rows = rows_of_block(matrix)
         if len(digests) != -(-len(matrix) // self._rows):
             raise ValueError(f"{path.name} expects a digest for each of its blocks")
@@ -125,6 +138,7 @@ class MappedRows:
             blocks = np.arange(first // self._rows, -(-last // self._rows) if last > first else 0)
         else:
             blocks = np.unique(np.asarray(rows) // self._rows)
+        self._let_go(len(blocks))
         for block in blocks[~self._checked[blocks]].tolist():
             self._check(block)
         return np.asarray(self._matrix[rows])
@@ -135,6 +149,16 @@ class MappedRows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle what is in the file, which need not be there later."""
         return np.array, (self[:],)
+
+    def _let_go(self, blocks: int) -> None:
+        """Count blocks as read, and now and then give the pages that were read back.
+
+        They stay in the system's cache, from where a view that is still used gets them again.
+        """
+        self._touched += blocks
+        if self._touched * _BLOCK_BYTES > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._content.madvise(mmap.MADV_DONTNEED)
+            self._touched = blocks
 
     def _check(self, block: int) -> None:
         content = self._matrix[block * self._rows : (block + 1) * self._rows]
