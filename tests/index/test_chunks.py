@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3_retrievers.index.stores import chunks
-from m3_retrievers.index.stores.chunks import Chunks, Pieces
+from m3_retrievers.index.stores.chunks import Chunks
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8), st.data())
@@ -24,7 +24,7 @@ def test_they_hold_what_one_matrix_would(steps, data):
     np.testing.assert_array_equal(np.concatenate(rows.parts), whole[:done])
     wanted = np.array(data.draw(st.lists(st.integers(0, done - 1))), np.int64)
     np.testing.assert_array_equal(rows.take(wanted), whole[wanted])
-    pieces = Pieces(list(rows.spans(wanted, wanted + 1)), width=2, dtype=rows.dtype)
+    pieces = rows.pieces(wanted, wanted + 1)
     np.testing.assert_array_equal(np.asarray(pieces), whole[wanted])
     assert pieces.nbytes == np.asarray(pieces).nbytes
 

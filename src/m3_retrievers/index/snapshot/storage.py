@@ -58,7 +58,7 @@ from m3_retrievers.index.snapshot.manifest import (
 from m3_retrievers.index.snapshot.tensors import (
     block_digests,
     load_file,
-    mapped,
+    rows_in_file,
     save_file,
 )
 from m3_retrievers.index.stores.chunks import Pieces
@@ -69,7 +69,7 @@ _LOCK = "saving.lock"
 # Seconds to wait for another process; 20,000 chunks with ColBERT are saved in 9.
 _PATIENCE = 120.0
 # Token vectors from this size on stay in their file when an index is loaded.
-_MAPPED_FROM = 1 << 26
+_IN_FILE_FROM = 1 << 26
 _VECTORS, _BLOCKS = "colbert.vectors", "colbert_blocks.digests"
 
 
@@ -140,7 +140,7 @@ def _write_files(
     write_json(home / DOCUMENTS, rows)
     write_json(home / SETTINGS, [dict(settings)])
     vectors = arrays.get(_VECTORS)
-    if vectors is not None and vectors.nbytes >= _MAPPED_FROM:
+    if vectors is not None and vectors.nbytes >= _IN_FILE_FROM:
         arrays = {**arrays, _BLOCKS: block_digests(vectors)}
     for name, parts in by_file(arrays).items():
         save_file(parts, home / f"{name}.safetensors")
@@ -219,7 +219,7 @@ def _arrays(home: Path, files: Collection[str]) -> dict[str, Any]:
         if file.endswith(".safetensors"):
             arrays |= load_file(home / file, but=in_place)
     if in_place:
-        arrays[_VECTORS] = mapped(home / _file_of(_VECTORS), _VECTORS, arrays.pop(_BLOCKS))
+        arrays[_VECTORS] = rows_in_file(home / _file_of(_VECTORS), _VECTORS, arrays.pop(_BLOCKS))
     return arrays
 
 

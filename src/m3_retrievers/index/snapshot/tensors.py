@@ -1,4 +1,4 @@
-"""safetensors files: written piece by piece, and read back, or mapped and checked as it is read.
+"""safetensors files: written piece by piece, and read back whole or by rows.
 
 The format: eight bytes with the header's length, the header in JSON, then the arrays. Token
 vectors are most of an index and few of them are read in a search, so a large matrix stays in
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,6 @@ from m3_retrievers.index.stores.compressed import compression_fault
 # A block is what is hashed at once: one document of 64 vectors of 384 float16 has 48 KiB, so a
 # search that touches 200 documents reads little else.
 _BLOCK_BYTES = 1 << 16
-# How much of a file may count as this process's memory, about: a search reads some 25 MB.
-_RESIDENT_BYTES = 1 << 27
 _KINDS = {
     "float64": "F64",
     "float32": "F32",
@@ -88,7 +87,7 @@ def rows_of_block(matrix: Any) -> int:
     return max(1, _BLOCK_BYTES // max(1, size))
 
 
-def mapped(path: Path, name: str, digests: NDArray[np.uint8]) -> MappedRows:
+def rows_in_file(path: Path, name: str, digests: NDArray[np.uint8]) -> FileRows:
     """Return a matrix that stays in its file; KeyError or ValueError where it is not there."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -98,80 +97,98 @@ def mapped(path: Path, name: str, digests: NDArray[np.uint8]) -> MappedRows:
     rows, width = entry["shape"]
     if end - start != rows * width * np.dtype(dtype).itemsize:
         raise ValueError(f"{name} has another size than its shape says")
-    with path.open("rb") as file:
-        # what somebody writes to it stays in memory: torch takes no read-only array
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    matrix = np.frombuffer(content, dtype, rows * width, offset=8 + length + start)
-    return MappedRows(matrix.reshape(rows, width), digests, content=content, path=path)
+    return FileRows(
+        path, digests, dtype=np.dtype(dtype), shape=(rows, width), at=8 + length + start
+    )
 
 
-class MappedRows:
+class FileRows:
     """A matrix (n, h) in a file, each block of which is checked when it is first read.
 
-    It is sliced and indexed by rows, as an array is. Raises IndexCorruptError where a block is
-    not what was saved.
+    It is sliced and indexed by rows, as an array is, and gives copies. Read, not mapped: the
+    system counts whole neighbourhoods of what is touched in a mapping as the process's memory
+    (0.33 GB for 200 documents of 10 MB), and a file cut short would end the process. Raises
+    IndexCorruptError where a block is not what was saved.
     """
 
     def __init__(
         self,
-        matrix: NDArray[Any],
+        path: Path,
         digests: NDArray[np.uint8],
         *,
-        content: mmap.mmap,
-        path: Path,
+        dtype: np.dtype[Any],
+        shape: tuple[int, int],
+        at: int,
     ) -> None:
-        self._matrix, self._digests, self._path = matrix, digests, path
-        self._content, self._touched = content, 0
-        self._rows = rows_of_block(matrix)
-        if len(digests) != -(-len(matrix) // self._rows):
+        self.dtype, self.shape, self.ndim, self.itemsize = dtype, shape, 2, dtype.itemsize
+        self.nbytes = shape[0] * shape[1] * dtype.itemsize
+        self._path, self._digests, self._at = path, digests, at
+        self._rows = rows_of_block(self)
+        if len(digests) != -(-len(self) // self._rows):
             raise ValueError(f"{path.name} expects a digest for each of its blocks")
         self._checked = np.zeros(len(digests), bool)
-        self.dtype, self.shape, self.nbytes = matrix.dtype, matrix.shape, matrix.nbytes
-        self.itemsize, self.ndim = matrix.itemsize, matrix.ndim
+        # open as long as the index is, so that a save may remove the file
+        self._file = path.open("rb", buffering=0)
+        self._reading = Lock()
+        finalize(self, self._file.close)
 
     def __len__(self) -> int:
-        return int(self.shape[0])
+        return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         if isinstance(rows, slice):
-            first, last, _ = rows.indices(len(self))
-            blocks = np.arange(first // self._rows, -(-last // self._rows) if last > first else 0)
-        else:
-            blocks = np.unique(np.asarray(rows) // self._rows)
-        self._let_go(len(blocks))
-        for block in blocks[~self._checked[blocks]].tolist():
-            self._check(block)
-        return np.asarray(self._matrix[rows])
+            first, last, step = rows.indices(len(self))
+            if step == 1:
+                return self._span(first, max(first, last))
+            rows = np.arange(first, last, step)
+        wanted = np.asarray(rows)
+        parts = [self._span(row, row + 1) for row in wanted.tolist()]
+        return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *parts])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self[:], dtype=dtype)
+        return np.asarray(self[:], dtype=dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle what is in the file, which need not be there later."""
         return np.array, (self[:],)
 
-    def _let_go(self, blocks: int) -> None:
-        """Count blocks as read, and now and then give the pages that were read back.
+    def _span(self, first: int, last: int) -> NDArray[Any]:
+        """Return the rows ``first`` to ``last``, after checking the blocks they lie in."""
+        blocks = range(first // self._rows, -(-last // self._rows) if last > first else 0)
+        if np.all(self._checked[blocks.start : blocks.stop]):
+            return self._read(first, last)
+        start = blocks.start * self._rows
+        content = self._read(start, min(len(self), blocks.stop * self._rows))
+        for block in blocks:
+            at = block * self._rows - start
+            self._check(block, content[at : at + self._rows])
+        return content[first - start : last - start]
 
-        They stay in the system's cache, from where a view that is still used gets them again.
-        """
-        self._touched += blocks
-        if self._touched * _BLOCK_BYTES > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
-            self._content.madvise(mmap.MADV_DONTNEED)
-            self._touched = blocks
+    def _read(self, first: int, last: int) -> NDArray[Any]:
+        rows = np.empty((last - first, self.shape[1]), self.dtype)
+        row = self.shape[1] * self.itemsize
+        waiting = memoryview(rows.reshape(-1).view(np.uint8))
+        with self._reading:
+            self._file.seek(self._at + first * row)
+            while waiting:
+                count = self._file.readinto(waiting)
+                if not count:
+                    raise self._corrupt("it is torn")
+                waiting = waiting[count:]
+        return rows
 
-    def _check(self, block: int) -> None:
-        content = self._matrix[block * self._rows : (block + 1) * self._rows]
+    def _check(self, block: int, content: NDArray[Any]) -> None:
         if hashlib.sha256(content.data).digest() != self._digests[block].tobytes():
-            fault: str | None = "a block's SHA-256 differs"
-        else:
-            fault = compression_fault(content, self.dtype.name)
-        if fault:
-            raise IndexCorruptError(
-                f"{str(self._path)!r} was changed: {fault}. Restore it from a backup, or index "
-                "the documents again into another folder."
-            )
+            raise self._corrupt("a block's SHA-256 differs")
+        if fault := compression_fault(content, self.dtype.name):
+            raise self._corrupt(fault)
         self._checked[block] = True
+
+    def _corrupt(self, fault: str) -> IndexCorruptError:
+        return IndexCorruptError(
+            f"{str(self._path)!r} was changed: {fault}. Restore it from a backup, or index the "
+            "documents again into another folder."
+        )
 
 
 def _parts(array: NDArray[Any] | Pieces) -> Iterator[NDArray[Any]]:

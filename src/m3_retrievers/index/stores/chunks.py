@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,10 @@ class Chunks:
         """Yield rows ``first`` to ``last`` as views, one a piece that holds some of them."""
         at = bisect_right(self._ends, first)
         while first < last:
-            start, end = self._first(at), min(last, self._ends[at])
+            # what stays in a file is read a chunk at a time
+            start, end = self._first(at), min(last, self._ends[at], first + self._capacity)
             yield self._parts[at][first - start : end - start]
-            first, at = end, at + 1
+            first, at = end, at + (end == self._ends[at])
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return the given rows (r, h) in the order given, copied."""
@@ -149,11 +151,19 @@ class Chunks:
         ends = lasts[np.append(cuts, len(lasts) - 1)].tolist()
         places = np.searchsorted(self._ends, starts, side="right").tolist()
         for first, last, at in zip(starts.tolist(), ends, places, strict=True):
-            if at < len(self._ends) and last <= self._ends[at]:  # most lie in one piece
+            if first == last:
+                continue
+            if last <= min(first + self._capacity, self._ends[at]):  # most lie in one piece
                 start = self._first(at)
                 yield self._parts[at][first - start : last - start]
             else:
                 yield from self.between(first, last)
+
+    def pieces(self, firsts: NDArray[np.integer[Any]], lasts: NDArray[np.integer[Any]]) -> Pieces:
+        """Return ``spans`` as one array that is not put together."""
+        spans = _Spans(self, firsts, lasts)
+        count = int((lasts - firsts).sum())
+        return Pieces(spans, rows=count, width=self.width, dtype=self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is not written yet."""
@@ -164,18 +174,35 @@ class Chunks:
         return self._ends[at - 1] if at else 0
 
 
-class Pieces:
-    """An array (n, h) that was not put together: views (·, h) that belong behind each other.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spans:
+    """``Chunks.spans``, as often as they are asked for."""
 
-    What writes it needs no copy of it; ``np.asarray`` puts them together.
+    rows: Chunks
+    firsts: NDArray[np.integer[Any]]
+    lasts: NDArray[np.integer[Any]]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return self.rows.spans(self.firsts, self.lasts)
+
+
+class Pieces:
+    """An array (n, h) that was not put together: parts (·, h) that belong behind each other.
+
+    What writes it goes over ``parts`` and needs no copy of the whole; ``np.asarray`` makes one.
     """
 
-    def __init__(self, parts: list[NDArray[Any]], *, width: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, parts: Iterable[NDArray[Any]], *, rows: int, width: int, dtype: np.dtype[Any]
+    ) -> None:
         self.parts = parts
         self.dtype = dtype
-        self.shape = (sum(map(len, parts)), width)
-        self.nbytes = self.shape[0] * width * dtype.itemsize
+        self.shape = (rows, width)
+        self.nbytes = rows * width * dtype.itemsize
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        whole = np.concatenate([np.empty((0, self.shape[1]), self.dtype), *self.parts])
+        whole, done = np.empty(self.shape, self.dtype), 0
+        for part in self.parts:
+            whole[done : done + len(part)] = part
+            done += len(part)
         return whole.astype(dtype or self.dtype, copy=False)

@@ -58,8 +58,9 @@ class DenseIndex:
 
     def pieces(self, rows: NDArray[np.integer[Any]]) -> Pieces:
         """Return the given vectors (r, h) in the order given, as views."""
-        parts = [] if self._matrix is None else list(self._matrix.spans(rows, rows + 1))
-        return Pieces(parts, width=self.width, dtype=np.dtype(np.float32))
+        if self._matrix is None:
+            return Pieces([], rows=0, width=0, dtype=np.dtype(np.float32))
+        return self._matrix.pieces(rows, rows + 1)
 
     def append(self, rows: Floats) -> None:
         """Add vectors (m, h) behind the others; raises InputError for another width."""

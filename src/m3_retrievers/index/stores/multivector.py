@@ -115,7 +115,7 @@ class ColbertStore(ABC):
 
 
 class MultiVectorIndex(ColbertStore):
-    """One matrix of token vectors a row, packed in memory or mapped from a file.
+    """One matrix of token vectors a row, packed in memory or in a file.
 
     dtype: as the vectors are kept; see ``compressed``. They are widened a block at a time.
 
@@ -180,9 +180,13 @@ class MultiVectorIndex(ColbertStore):
 
         The vectors are ``Pieces``, views of what is kept.
         """
-        width = kept_width(0, self.dtype) if self._kept is None else self._kept.width
-        pieces = Pieces(list(self._spans(rows)), width=width, dtype=np.dtype(self.dtype))
-        return {"colbert.vectors": pieces, "colbert.offsets": offsets_of(self.lengths(rows))}
+        ends, offsets = self._ends.rows, offsets_of(self.lengths(rows))
+        if self._kept is None:
+            width, dtype = kept_width(0, self.dtype), np.dtype(self.dtype)
+            pieces = Pieces([], rows=0, width=width, dtype=dtype)
+        else:
+            pieces = self._kept.pieces(ends[rows], ends[rows + 1])
+        return {"colbert.vectors": pieces, "colbert.offsets": offsets}
 
     def keep(self, rows: NDArray[np.integer[Any]]) -> MultiVectorIndex:
         """Return an index of the given rows (r,) alone; none of them take any width."""

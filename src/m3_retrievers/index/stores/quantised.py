@@ -24,10 +24,10 @@ _ROUNDED_AT_ONCE = 4_096
 class QuantisedRows:
     """Rows (n, h) in int8 with a scale each, and how far rounding moved them at most.
 
-    >>> rows = QuantisedRows(width=2)
-    >>> rows.append(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32))
-    >>> rows.candidates(np.array([1.0, 0.0], np.float32), k=1).tolist()
-    [0]
+    >>> rows = QuantisedRows(width=128)
+    >>> rows.append(np.eye(128, dtype=np.float32))
+    >>> rows.candidates(np.eye(128)[5], k=1).tolist()
+    [5]
     """
 
     def __init__(self, *, width: int) -> None:

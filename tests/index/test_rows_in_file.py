@@ -14,11 +14,9 @@ from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
 
 
-@pytest.fixture(autouse=True, params=["kept", "given back"])
-def small_blocks(request, monkeypatch):
-    if request.param == "given back":
-        monkeypatch.setattr(tensors, "_RESIDENT_BYTES", 0)
-    monkeypatch.setattr(storage, "_MAPPED_FROM", 1)
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(storage, "_IN_FILE_FROM", 1)
     monkeypatch.setattr(tensors, "_BLOCK_BYTES", 5 * 8 * 2)  # five vectors of eight float16
 
 
@@ -45,11 +43,11 @@ def scores(index):
     return index.score(QUERY, "colbert", index.ids)
 
 
-def test_a_mapped_index_scores_and_goes_on_as_the_one_that_was_saved(saved, tmp_path):
+def test_an_index_in_its_file_scores_and_goes_on_as_the_one_that_was_saved(saved, tmp_path):
     index, folder = saved
     loaded = LocalIndex.load(folder)
     vectors = loaded._table.stores.colbert._kept._parts[0]
-    assert isinstance(vectors, tensors.MappedRows)
+    assert isinstance(vectors, tensors.FileRows)
     assert not vectors._checked.any()
     np.testing.assert_array_equal(scores(loaded), scores(index))
     for one in (index, loaded):
@@ -57,7 +55,7 @@ def test_a_mapped_index_scores_and_goes_on_as_the_one_that_was_saved(saved, tmp_
         one.delete(["0", "39"])
     for one in (loaded, copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
         np.testing.assert_array_equal(scores(one), scores(index))
-    loaded.save(folder)  # over the file that is mapped
+    loaded.save(folder)  # over the file it reads from
     np.testing.assert_array_equal(scores(LocalIndex.load(folder, verify=True)), scores(index))
 
 
@@ -104,5 +102,5 @@ def test_digests_do_not_depend_on_how_the_rows_are_cut():
     whole = tensors.block_digests(rows)
     assert whole.shape == (5, 32)
     for cuts in ([1], [5, 10], [3, 4, 22]):
-        pieces = tensors.Pieces(np.split(rows, cuts), width=8, dtype=rows.dtype)
+        pieces = tensors.Pieces(np.split(rows, cuts), rows=23, width=8, dtype=rows.dtype)
         np.testing.assert_array_equal(tensors.block_digests(pieces), whole)
