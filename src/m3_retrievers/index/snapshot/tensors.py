@@ -167,7 +167,7 @@ class FileRows:
     def _read(self, first: int, last: int) -> NDArray[Any]:
         rows = np.empty((last - first, self.shape[1]), self.dtype)
         row = self.shape[1] * self.itemsize
-        waiting = memoryview(rows.reshape(-1).view(np.uint8))
+        waiting = rows.data.cast("B") if rows.size else memoryview(b"")
         with self._reading:
             self._file.seek(self._at + first * row)
             while waiting:
