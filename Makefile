@@ -71,5 +71,6 @@ $(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(CONSTRAINTS)
 $(BENCH)/bench.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e ".[mini]" ir-measures FlagEmbedding==1.4.2 llama-index-indices-managed-bge-m3==0.8.0
+	  -e ".[mini,speed,plot]" ir-measures FlagEmbedding==1.4.2 llama-index-indices-managed-bge-m3==0.8.0 \
+	  faiss-cpu bm25s
 	@touch $@

@@ -186,7 +186,7 @@ def test_an_index_saved_before_there_was_pooling_loads(tmp_path):
 def test_a_saved_scale_that_is_no_size_is_refused(tmp_path):
     index = LocalIndex(modes=("colbert",), colbert_dtype="int8")
     index.add(of(texts([2])), Representations(colbert=texts([2])))
-    kept = index._table.stores.arrays(np.arange(1))[0]["colbert.vectors"].copy()
+    kept = np.array(index._table.stores.arrays(np.arange(1))[0]["colbert.vectors"])
     kept[1, -4:] = np.array([np.inf], np.float32).view(np.int8)
     saved(tmp_path / "forged", index, **{"colbert.vectors": kept})
     with pytest.raises(IndexCorruptError, match="scale"):

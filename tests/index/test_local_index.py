@@ -254,7 +254,7 @@ def test_many_deletes_compact_and_change_no_answer(index):
     index.delete([f"d{number}" for number in range(1_500)])
     assert len(index._table.live) == 700
     if "colbert" in index.modes:  # neighbours are left, and what went takes no memory
-        vectors = index._table.stores.colbert._kept.rows
+        (vectors,) = index._table.stores.colbert._kept.parts
         assert vectors.base.nbytes == vectors.nbytes
     fresh = type(index)(
         modes=index._table.stores.stored,

@@ -82,11 +82,11 @@ def test_a_load_that_a_save_overtook_reads_the_new_index(tmp_path, monkeypatch):
     save(tmp_path, 1)
     real, overtaken = storage.check_file, []
 
-    def check_file(path, expected):
+    def check_file(path, expected, **options):
         if not overtaken:
             overtaken.append(path)
             save(tmp_path, 2)
-        real(path, expected)
+        real(path, expected, **options)
 
     monkeypatch.setattr(storage, "check_file", check_file)
     assert number_in(tmp_path) == 2

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.index.arrays import Arrays
+from m3_retrievers.index.snapshot.tensors import FileRows
 from m3_retrievers.index.stores.compressed import COLBERT_DTYPES, compression_fault
 from m3_retrievers.index.values import fault_of
 from m3_retrievers.types.hits import Record
@@ -118,9 +119,13 @@ def _faults(
     elif "colbert" in outputs:
         yield from _kind_faults("colbert.offsets", arrays, "int64", (rows + 1,))
         offsets = arrays["colbert.offsets"]
-        yield from _matrix_faults("colbert.vectors", arrays, dtype, int(offsets[-1]))
-        if fault := compression_fault(arrays["colbert.vectors"], dtype):
-            yield f"colbert.vectors: {fault}"
+        if isinstance(arrays.get("colbert.vectors"), FileRows):  # checked when it is read
+            shape = (int(offsets[-1]), arrays["colbert.vectors"].shape[1])
+            yield from _kind_faults("colbert.vectors", arrays, dtype, shape)
+        else:
+            yield from _matrix_faults("colbert.vectors", arrays, dtype, int(offsets[-1]))
+            if fault := compression_fault(arrays["colbert.vectors"], dtype):
+                yield f"colbert.vectors: {fault}"
         yield from _offset_faults("colbert.offsets", offsets, len(arrays["colbert.vectors"]))
     if terms is not None:
         yield from _csr_faults("bm25", arrays, rows, terms)

@@ -46,7 +46,7 @@ class LocalIndex(TableIndex):
         colbert_dtype: ColbertDtype = "float16",
         colbert_pool_factor: int = 1,
     ) -> None:
-        self._lock = ForkSafeLock()
+        self._writing, self._lock = ForkSafeLock(), ForkSafeLock()
         stores = Stores(
             modes,
             weighting=weighting,
@@ -73,15 +73,27 @@ class LocalIndex(TableIndex):
         JSON.
         """
         kept = [stored_record(record) for record in check_records(records)]
-        with self._lock:
+        with self._writing:
             check_new([record.id for record in kept], self._table)
-            self._table.insert(kept, representations)
+            self._put(kept, representations)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
         """Insert records, replacing those whose id is known; they move to the end."""
         kept = [stored_record(record) for record in check_records(records)]
+        with self._writing:
+            self._put(kept, representations)
+
+    def _put(self, records: Sequence[Record], representations: Representations) -> None:
+        """Append records in place of those with the same ids; searches wait for no computation."""
+        if not records:
+            return
+        arrays = self._table.incoming(records, representations)
         with self._lock:
-            self._table.insert(kept, representations)
+            self._table.extend(records, arrays, merge=False)
+        postings = self._table.stores.sparse
+        segments = postings.merged()
+        with self._lock:
+            postings.adopt(segments)
 
     def delete(
         self, ids: Sequence[str] | None = None, *, filter: Filter | None = None
@@ -91,7 +103,7 @@ class LocalIndex(TableIndex):
         Unknown ids are passed over. Raises InputError where neither is given: nothing is
         emptied by an argument that was forgotten.
         """
-        with self._lock:
+        with self._writing, self._lock:
             gone = ids_to_delete(self, ids, filter=filter)
             self._table.delete(gone)
             return gone
@@ -110,7 +122,7 @@ class LocalIndex(TableIndex):
         model: ``{"name", "fingerprint"}`` of the model that made the representations. extra: JSON
         of the caller's, handed back as ``LocalIndex.extra``.
         """
-        with self._lock:
+        with self._writing, self._lock:
             stores, live = self._table.stores, self._table.live.rows
             arrays, weighting = stores.arrays(live)
             write_generation(
@@ -134,13 +146,16 @@ class LocalIndex(TableIndex):
         *,
         model: Mapping[str, Any] | None = None,
         weighting: Callable[[Mapping[str, Any]], TermWeighting] | None = None,
+        verify: bool = False,
     ) -> LocalIndex:
         """Return the index saved in a folder; every recall and score is as it was.
 
-        model: the model in use; another than the saved one is an IndexModelError. weighting:
-        makes the saved weighting again from its state (``BM25.from_state``).
+        Token vectors of 64 MiB and more stay in their file, and are compared with their digests
+        as they are read. model: the model in use; another than the saved one is an
+        IndexModelError. weighting: makes the saved weighting again from its state
+        (``BM25.from_state``). verify: whether all token vectors are compared now.
         """
-        saved = read_generation(folder, model=model)
+        saved = read_generation(folder, model=model, verify=verify)
         try:
             check_saved(saved.arrays, saved.records, saved.settings)
         except ValueError as error:
@@ -169,10 +184,10 @@ class LocalIndex(TableIndex):
         return index
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock out; what it guards is copied in one state."""
-        with self._lock:
+        """Leave the locks out; what they guard is copied in one state."""
+        with self._writing, self._lock:
             return {"table": copy.deepcopy(self._table), "extra": copy.deepcopy(self.extra)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._lock = ForkSafeLock()
+        self._writing, self._lock = ForkSafeLock(), ForkSafeLock()
         self._table, self.extra = state["table"], state["extra"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from itertools import count
 from types import TracebackType
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ class ForkSafeLock:
     def __init__(self, *, before_fork: Callable[[], None] | None = None) -> None:
         """before_fork: called with the lock held, for what must not cross a fork."""
         self._lock = threading.RLock()
+        self._number = next(_NUMBERS)
         self._before_fork = before_fork
         _LOCKS.add(self)
 
@@ -35,6 +37,7 @@ class ForkSafeLock:
         self._lock.release()
 
 
+_NUMBERS = count()
 _LOCKS: WeakSet[ForkSafeLock] = WeakSet()
 _HELD: list[ForkSafeLock] = []
 _FORKING = threading.Lock()  # two threads that fork take turns
@@ -42,7 +45,8 @@ _FORKING = threading.Lock()  # two threads that fork take turns
 
 def _acquire_all() -> None:
     _FORKING.acquire()
-    _HELD.extend(_LOCKS)
+    # whoever takes two of them takes the older one first, and so must a fork
+    _HELD.extend(sorted(_LOCKS, key=lambda lock: lock._number))
     for lock in _HELD:
         lock._lock.acquire()
         if lock._before_fork is not None:

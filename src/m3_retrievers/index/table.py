@@ -106,20 +106,27 @@ class Table:
 
     # Changes
 
-    def insert(self, records: Sequence[Record], representations: Representations) -> None:
-        """Append records that were checked, in place of those with the same ids."""
+    def incoming(
+        self, records: Sequence[Record], representations: Representations
+    ) -> Mapping[str, NDArray[Any]]:
+        """Return arrays for ``extend``, after all checks; readers may go on meanwhile."""
         check_distinct([record.id for record in records])
-        if not records:
-            return
         self.stores.check(representations, count=len(records))
-        with self._changing():
-            self.stores.append([record.text for record in records], representations)
-            self._book(records)
+        return self.stores.incoming([record.text for record in records], representations)
 
-    def extend(self, records: Sequence[Record], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Append records in place of those with the same ids, from ``Stores.incoming``."""
+    def extend(
+        self,
+        records: Sequence[Record],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        merge: bool = True,
+    ) -> None:
+        """Append records in place of those with the same ids, from ``incoming``.
+
+        merge: as for ``InvertedIndex.append``.
+        """
         with self._changing():
-            self.stores.extend(arrays)
+            self.stores.extend(arrays, merge=merge)
             self._book(records)
 
     def delete(self, ids: Sequence[str]) -> None:

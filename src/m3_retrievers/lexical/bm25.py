@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from scipy import sparse as sp
 
 from m3_retrievers.errors import InputError
 from m3_retrievers.habits import guided
+from m3_retrievers.lexical.counting import Vocabulary, counted
 from m3_retrievers.lexical.statistics import NO_STATISTICS, Idf, Statistics, Variant, pick
-from m3_retrievers.lexical.tokenizers import as_tokenizer, from_state
+from m3_retrievers.lexical.tokenizers import WordTokenizer, as_tokenizer, from_state
 from m3_retrievers.lexical.verification import largest_difference
-from m3_retrievers.types.packed import offsets_of
 from m3_retrievers.types.plan import Mode
 
 _DELTAS = {"okapi": 0.0, "plus": 1.0, "l": 0.5}
@@ -81,7 +81,7 @@ class BM25:
         self.epsilon = _in_range("epsilon", epsilon)
         self.delta = _in_range("delta", _DELTAS[variant] if delta is None else delta)
         self.tokenizer = as_tokenizer(tokenizer)
-        self._columns: dict[str, int] = {}
+        self._columns = Vocabulary()
         self._statistics = NO_STATISTICS
 
     def __repr__(self) -> str:
@@ -92,18 +92,16 @@ class BM25:
 
         Raises InputError if one of the texts is not a string, before anything is counted.
         """
-        columns = self._columns
-        return self._counted(
-            [
-                [columns.setdefault(term, len(columns)) for term in terms]
-                for terms in self._split(texts)
-            ]
-        )
+        return counted(self._split(texts), self._columns)
 
     def query(self, text: str) -> sp.csr_array:
         """Return (1, v): how often each known term occurs in the query, which adds no term."""
         (terms,) = self._split([text])
-        return self._counted([[self._columns[term] for term in terms if term in self._columns]])
+        known = Counter(self._columns[term] for term in terms if term in self._columns)
+        columns = sorted(known)
+        counts = np.array([known[column] for column in columns], np.float64)
+        shape, offsets = (1, len(self._columns)), np.array([0, len(columns)])
+        return sp.csr_array((counts, np.array(columns, np.int64), offsets), shape=shape)
 
     def column(self, term: str) -> int | None:
         """Return a term's column in the counts, None for a term no document has."""
@@ -142,7 +140,9 @@ class BM25:
         renumbered = sp.csr_array((counts.data.copy(), columns, counts.indptr.copy()), shape=shape)
         smaller = copy.copy(self)
         vocabulary = list(self._columns)
-        smaller._columns = {vocabulary[old]: new for new, old in enumerate(kept.tolist())}
+        smaller._columns = Vocabulary(
+            zip((vocabulary[old] for old in kept.tolist()), range(len(kept)), strict=True)
+        )
         smaller._statistics = self._statistics.only(kept)
         return smaller, renumbered
 
@@ -158,7 +158,7 @@ class BM25:
         True
         """
         own = copy.copy(self)
-        own._columns, own._statistics = {}, NO_STATISTICS
+        own._columns, own._statistics = Vocabulary(), NO_STATISTICS
         return largest_difference(own, texts, texts[:10] if queries is None else queries)
 
     def impacts(self, counts: sp.csr_array) -> sp.csr_array:
@@ -236,34 +236,32 @@ class BM25:
         parameters = {key: state[key] for key in ("variant", "idf", "k1", "b", "epsilon", "delta")}
         tokenizer = from_state(state["tokenizer"], subword=subword)
         bm25 = cls(tokenizer=tokenizer, **parameters)
-        bm25._columns = {term: column for column, term in enumerate(state["vocabulary"])}
+        bm25._columns = Vocabulary(
+            (term, column) for column, term in enumerate(state["vocabulary"])
+        )
         return bm25
 
-    def _split(self, texts: Sequence[str]) -> list[list[str]]:
+    def _split(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """Return the terms of each text, made as they are asked for; the texts are checked now."""
         if isinstance(texts, str):
             raise InputError("BM25 expects a list of texts, got one string: wrap it in a list.")
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"BM25 expects texts as str, got {text!r:.80}.")
-        rows = [self.tokenizer(text) for text in texts]
-        for terms in rows:
-            # the kinds are few, whereas the terms are many
-            if not isinstance(terms, list | tuple) or not all(
-                issubclass(kind, str) for kind in set(map(type, terms))
-            ):
-                raise InputError(
-                    "tokenizer expects a callable that splits a text into a list of words, got "
-                    f"one that returned {terms!r:.80}. Return a list of strings."
-                )
-        return rows
+        split = self.tokenizer
+        return map(split, texts) if isinstance(split, WordTokenizer) else map(self._checked, texts)
 
-    def _counted(self, rows: list[list[int]]) -> sp.csr_array:
-        columns = np.fromiter(chain.from_iterable(rows), np.int64)
-        offsets = offsets_of([len(row) for row in rows])
-        shape = (len(rows), len(self._columns))
-        counts = sp.csr_array((np.ones(len(columns)), columns, offsets), shape=shape)
-        counts.sum_duplicates()
-        return counts
+    def _checked(self, text: str) -> list[str]:
+        terms = self.tokenizer(text)
+        # the kinds are few, whereas the terms are many
+        if not isinstance(terms, list | tuple) or not all(
+            issubclass(kind, str) for kind in set(map(type, terms))
+        ):
+            raise InputError(
+                "tokenizer expects a callable that splits a text into a list of words, got "
+                f"one that returned {terms!r:.80}. Return a list of strings."
+            )
+        return list(terms)
 
 
 def _in_range(name: str, value: float, *, high: float = math.inf) -> float:

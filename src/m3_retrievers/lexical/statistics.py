@@ -47,9 +47,12 @@ NO_STATISTICS = Statistics(0.0, np.zeros(0), np.zeros(0))
 
 def pick(values: NDArray[np.float64], columns: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Return the values at the columns, 0 for columns newer than the values."""
-    picked = np.zeros(len(columns))
     known = columns < len(values)
-    picked[known] = values[columns[known]]
+    picked = np.zeros(len(columns))
+    if np.all(known):
+        picked[:] = values[columns]
+    else:
+        picked[known] = values[columns[known]]
     return picked
 
 

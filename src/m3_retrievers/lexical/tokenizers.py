@@ -91,7 +91,9 @@ class WordTokenizer:
             found = words().findall(spelled)
         else:
             found = [spelled[start:end] for start, end in self._places(spelled)]
-        return self._stems([word for word in found if word not in self.stop_words])
+        if self.stop_words:
+            found = [word for word in found if word not in self.stop_words]
+        return self._stems(found)
 
     def spans(self, text: str) -> list[tuple[str, int, int]]:
         """Return the terms in order, each with the span ``text[start:end]`` it was made of.

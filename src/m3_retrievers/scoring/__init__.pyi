@@ -5,6 +5,7 @@ from .fusion import weighted_sum as weighted_sum
 from .hybrid_score import contributions as contributions
 from .hybrid_score import hybrid as hybrid
 from .late_interaction import maxsim as maxsim
+from .late_interaction import maxsim_of_pieces as maxsim_of_pieces
 from .late_interaction import packed_maxsim as packed_maxsim
 from .modes import by_mode as by_mode
 from .modes import dense as dense

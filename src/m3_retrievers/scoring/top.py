@@ -39,7 +39,7 @@ def top_k(
     if candidates is not None:
         positions = np.flatnonzero(candidates) if candidates.dtype == bool else candidates
         return positions[top_k(scores[positions], k)].astype(np.int64, copy=False)
-    best = np.flatnonzero(scores >= _reached_by(scores, k))
+    best = np.flatnonzero(scores >= reached_by(scores, k))
     if k is not None and len(best) > k:
         values = scores[best]
         cut = np.partition(values, len(values) - k)[len(values) - k]
@@ -48,7 +48,7 @@ def top_k(
     return best[np.argsort(-scores[best], kind="stable")]
 
 
-def _reached_by(scores: Floats, k: int | None) -> float:
+def reached_by(scores: Floats, k: int | None) -> float:
     """Return a value that at least k scores reach: the k-th best maximum of disjoint groups.
 
     It need not be the k-th best score, only not above it. A group with a NaN sorts last and

@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from m3_retrievers.index.stores.chunks import GrowingRows
 from m3_retrievers.index.stores.compressed import (
     ColbertDtype,
     check_colbert_dtype,
     expanded,
     width_of,
 )
-from m3_retrievers.index.stores.dense import GrowingRows
 from m3_retrievers.index.stores.multivector import ColbertStore
 from m3_retrievers.types.packed import MultiVectors, offsets_of
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from m3_retrievers.errors import IndexCorruptError, SavedIndexError
+from m3_retrievers.index.stores.chunks import Pieces
 
 
 @contextmanager
@@ -35,12 +35,14 @@ def disk_errors(doing: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def by_file(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+def by_file(
+    arrays: Mapping[str, NDArray[Any] | Pieces],
+) -> dict[str, dict[str, NDArray[Any] | Pieces]]:
     """Return arrays named ``file.part`` by file and part."""
-    files: dict[str, dict[str, NDArray[Any]]] = {}
+    files: dict[str, dict[str, NDArray[Any] | Pieces]] = {}
     for name, array in arrays.items():
         file, _, part = name.partition(".")
-        files.setdefault(file, {})[part] = np.ascontiguousarray(array)
+        files.setdefault(file, {})[part] = array
     return files
 
 
@@ -71,8 +73,11 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def check_file(path: Path, expected: Mapping[str, Any]) -> None:
-    """Raise IndexCorruptError unless a file is what its manifest says."""
+def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -> None:
+    """Raise IndexCorruptError unless a file is what its manifest says.
+
+    whole: whether all of it is read and hashed, or its size alone compared.
+    """
     remedy = "Restore it from a backup, or index the documents again into another folder."
     if not path.is_file():
         raise IndexCorruptError(f"{str(path)!r} is missing from the saved index. {remedy}")
@@ -81,7 +86,7 @@ def check_file(path: Path, expected: Mapping[str, Any]) -> None:
         raise IndexCorruptError(
             f"{str(path)!r} expects {expected['bytes']} bytes, got {size}: it is torn. {remedy}"
         )
-    if fingerprint(path) != expected:
+    if whole and fingerprint(path) != expected:
         raise IndexCorruptError(f"{str(path)!r} was changed: its SHA-256 differs. {remedy}")
 
 

@@ -21,7 +21,7 @@ the new generation, and then keeps further saves out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from m3_retrievers.errors import IndexCorruptError, IndexLockedError, SavedIndexError
 from m3_retrievers.index.checking import record_of
@@ -56,19 +55,29 @@ from m3_retrievers.index.snapshot.manifest import (
     read_manifest,
     rendered,
 )
+from m3_retrievers.index.snapshot.tensors import (
+    block_digests,
+    load_file,
+    rows_in_file,
+    save_file,
+)
+from m3_retrievers.index.stores.chunks import Pieces
 from m3_retrievers.types.hits import Record
 
 _DRAFT = "manifest.json.new"
 _LOCK = "saving.lock"
 # Seconds to wait for another process; 20,000 chunks with ColBERT are saved in 9.
 _PATIENCE = 120.0
+# Token vectors from this size on stay in their file when an index is loaded.
+_IN_FILE_FROM = 1 << 26
+_VECTORS, _BLOCKS = "colbert.vectors", "colbert_blocks.digests"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:
     """What a folder holds: arrays by name, documents in order, settings, model record."""
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Any]
     records: list[Record]
     settings: dict[str, Any]
     model: dict[str, Any] | None
@@ -77,7 +86,7 @@ class Saved:
 def write_generation(
     folder: str | Path,
     *,
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, NDArray[Any] | Pieces],
     documents: Iterable[Record],
     settings: Mapping[str, Any],
     model: Mapping[str, Any] | None = None,
@@ -123,13 +132,16 @@ def write_generation(
 
 def _write_files(
     home: Path,
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, NDArray[Any] | Pieces],
     documents: Iterable[Record],
     settings: Mapping[str, Any],
 ) -> None:
     rows = ([record.id, record.text, dict(record.metadata)] for record in documents)
     write_json(home / DOCUMENTS, rows)
     write_json(home / SETTINGS, [dict(settings)])
+    vectors = arrays.get(_VECTORS)
+    if vectors is not None and vectors.nbytes >= _IN_FILE_FROM:
+        arrays = {**arrays, _BLOCKS: block_digests(vectors)}
     for name, parts in by_file(arrays).items():
         save_file(parts, home / f"{name}.safetensors")
         sync(home / f"{name}.safetensors")
@@ -147,10 +159,14 @@ def _publish(folder: Path, manifest: Mapping[str, Any]) -> None:
     draft.replace(folder / MANIFEST)
 
 
-def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = None) -> Saved:
+def read_generation(
+    folder: str | Path, *, model: Mapping[str, Any] | None = None, verify: bool = False
+) -> Saved:
     """Return the index saved in a folder, after comparing every file with its SHA-256.
 
-    model: the record of the model in use; its ``fingerprint`` must be the saved one's.
+    model: the record of the model in use; its ``fingerprint`` must be the saved one's. verify:
+    whether token vectors of 64 MiB and more are compared now, too, and not when they are read
+    first: they stay in their file.
 
     Raises IndexCorruptError for a file that is missing, torn or changed, IndexModelError for
     another model, SavedIndexError for no index or one of a newer version.
@@ -159,28 +175,32 @@ def read_generation(folder: str | Path, *, model: Mapping[str, Any] | None = Non
     with disk_errors("loading", folder):
         manifest = existing_manifest(folder)
         try:
-            return _read(folder, manifest, model)
+            return _read(folder, manifest, model, verify=verify)
         except (IndexCorruptError, OSError):
             if existing_manifest(folder) == manifest:
                 raise
         with _alone(folder):  # a save removed these files; another one must not overtake again
-            return _read(folder, existing_manifest(folder), model)
+            return _read(folder, existing_manifest(folder), model, verify=verify)
 
 
-def _read(folder: Path, manifest: Mapping[str, Any], model: Mapping[str, Any] | None) -> Saved:
+def _read(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    model: Mapping[str, Any] | None,
+    *,
+    verify: bool,
+) -> Saved:
     if model is not None:
         check_model(folder, saved=manifest["model"] or {}, given=model)
     home = generations.home_of(folder, manifest["generation"])
     check_no_link(home)
+    has_blocks = _file_of(_BLOCKS) in manifest["files"]
     for name, expected in manifest["files"].items():
         check_no_link(home / name)
-        check_file(home / name, expected)
-    arrays: dict[str, NDArray[Any]] = {}
+        whole = verify or not has_blocks or name != _file_of(_VECTORS)
+        check_file(home / name, expected, whole=whole)
     try:
-        for name in manifest["files"]:
-            if name.endswith(".safetensors"):
-                for part, array in load_file(home / name).items():
-                    arrays[f"{name.removesuffix('.safetensors')}.{part}"] = array
+        arrays = _arrays(home, manifest["files"])
         with (home / DOCUMENTS).open("rb") as lines:
             records = [record_of(line) for line in lines]
         settings = of_json((home / SETTINGS).read_bytes())
@@ -189,6 +209,22 @@ def _read(folder: Path, manifest: Mapping[str, Any], model: Mapping[str, Any] | 
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise corrupt(folder, error) from error
     return Saved(arrays, records, settings, manifest["model"])
+
+
+def _arrays(home: Path, files: Collection[str]) -> dict[str, Any]:
+    """Return the arrays of a generation's files; large token vectors stay where they are."""
+    in_place = {_VECTORS} if _file_of(_BLOCKS) in files else set()
+    arrays: dict[str, Any] = {}
+    for file in files:
+        if file.endswith(".safetensors"):
+            arrays |= load_file(home / file, but=in_place)
+    if in_place:
+        arrays[_VECTORS] = rows_in_file(home / _file_of(_VECTORS), _VECTORS, arrays.pop(_BLOCKS))
+    return arrays
+
+
+def _file_of(array: str) -> str:
+    return f"{array.partition('.')[0]}.safetensors"
 
 
 def corrupt(folder: str | Path, fault: object) -> IndexCorruptError:

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.stores.chunks import Chunks, Pieces
+from m3_retrievers.index.stores.quantised import QuantisedRows
+from m3_retrievers.scoring.int8 import int_products
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats
 
@@ -16,38 +19,10 @@ from m3_retrievers.types.packed import Floats
 _GATHER_SHARE = 0.25
 # Values gathered at once; 2^20 float32 are 4 MiB and stay in cache.
 _GATHERED_AT_ONCE = 1 << 20
-
-
-class GrowingRows:
-    """A matrix that grows at its end; appending n rows one by one copies O(n) rows in all."""
-
-    def __init__(self, rows: NDArray[Any]) -> None:
-        """Start with the given rows (n, h), which are not copied and not changed."""
-        self._buffer = rows
-        self._used = len(rows)
-
-    def __len__(self) -> int:
-        return self._used
-
-    @property
-    def rows(self) -> NDArray[Any]:
-        """The (n, h) rows so far, a view."""
-        return self._buffer[: self._used]
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Copy rows (m, h) behind the others, in the matrix's own dtype."""
-        needed = self._used + len(rows)
-        if needed > len(self._buffer):
-            # pages of the new buffer that are not written yet cost no memory
-            grown = np.empty((max(needed, 2 * self._used), *self._buffer.shape[1:]), self.dtype)
-            grown[: self._used] = self.rows
-            self._buffer = grown
-        self._buffer[self._used : needed] = rows
-        self._used = needed
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._buffer.dtype
+# From so many rows on they are kept in int8 as well, a quarter more memory.
+_QUANTISED_FROM = 16_384
+# Reading a candidate again costs as much as the first look at so many rows.
+_REREAD_COST = 8
 
 
 class DenseIndex:
@@ -65,40 +40,51 @@ class DenseIndex:
 
     def __init__(self, rows: NDArray[np.float32] | None = None) -> None:
         """Start with rows (n, h), if any; the first rows fix the width."""
-        self._matrix: GrowingRows | None = None
-        if rows is not None:
-            self._matrix = GrowingRows(rows)
+        self._matrix = None if rows is None else Chunks(rows)
+        self._first_look: QuantisedRows | None = None
+        self._quantise()
 
     def __len__(self) -> int:
         return 0 if self._matrix is None else len(self._matrix)
 
     @property
-    def rows(self) -> NDArray[np.float32]:
-        """The (n, h) vectors, a view."""
-        return np.empty((0, 0), np.float32) if self._matrix is None else self._matrix.rows
+    def width(self) -> int:
+        """The vectors' width, 0 before the first rows."""
+        return 0 if self._matrix is None else self._matrix.width
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the given vectors (r, h) in the order given, copied."""
+        return np.empty((0, 0), np.float32) if self._matrix is None else self._matrix.take(rows)
+
+    def pieces(self, rows: NDArray[np.integer[Any]]) -> Pieces:
+        """Return the given vectors (r, h) in the order given, as views."""
+        if self._matrix is None:
+            return Pieces([], rows=0, width=0, dtype=np.dtype(np.float32))
+        return self._matrix.pieces(rows, rows + 1)
 
     def append(self, rows: Floats) -> None:
         """Add vectors (m, h) behind the others; raises InputError for another width."""
         if self._matrix is None:
-            self._matrix = GrowingRows(np.empty((0, rows.shape[1]), np.float32))
+            self._matrix = Chunks(np.empty((0, rows.shape[1]), np.float32))
         self._check_width(rows.shape[1])
         self._matrix.append(rows)
+        self._quantise(most=2 * len(rows))
 
     def scores(self, query: Floats) -> NDArray[np.float32]:
         """Return (n,) inner products of the query (h,) with every row."""
-        if not len(self):
+        if self._matrix is None or not len(self):
             return np.zeros(0, np.float32)
         self._check_width(len(query))
-        return _inner_products(self.rows, query)
+        return np.concatenate([_inner_products(part, query) for part in self._matrix.parts])
 
     def score(self, query: Floats, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return (r,) inner products of the query (h,) with the given rows (r,)."""
-        if not len(rows):
+        if self._matrix is None or not len(rows):
             return np.zeros(0, np.float32)
         self._check_width(len(query))
         step = max(1, _GATHERED_AT_ONCE // max(1, len(query)))
         parts = [
-            _inner_products(self.rows[rows[at : at + step]], query)
+            _inner_products(self._matrix.take(rows[at : at + step]), query)
             for at in range(0, len(rows), step)
         ]
         return np.concatenate(parts)
@@ -111,18 +97,53 @@ class DenseIndex:
         query: (h,). k: None for all. admitted: mask (n,) of the rows that may be found.
         """
         if admitted is not None and np.count_nonzero(admitted) <= _GATHER_SHARE * len(self):
-            rows = np.flatnonzero(admitted)
-            scores = self.score(query, rows)
-            best = top_k(scores, k)
-            return rows[best], scores[best]
+            return self._best(query, np.flatnonzero(admitted), k)
+        if k is not None and self._first_look is not None:
+            self._check_width(len(query))
+            candidates = self._candidates(self._first_look, query, k, admitted)
+            if len(candidates) * _REREAD_COST < len(self):
+                return self._best(query, candidates, k)
         scores = self.scores(query)
         best = top_k(scores, k, candidates=admitted)
         return best, scores[best]
 
+    def _best(
+        self, query: Floats, rows: NDArray[np.int64], k: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the k best of the given rows and their scores."""
+        scores = self.score(query, rows)
+        best = top_k(scores, k)
+        return rows[best], scores[best]
+
+    def _candidates(
+        self, look: QuantisedRows, query: Floats, k: int, admitted: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Return rows among which are the k best that are admitted: few of them, usually."""
+        seen = None if admitted is None else admitted[: len(look)]
+        found = look.candidates(query.astype(np.float32), k=k, admitted=seen)
+        later = np.arange(len(look), len(self))
+        if admitted is not None:
+            found, later = found[admitted[found]], later[admitted[later]]
+        return np.concatenate([found, later])
+
+    def _quantise(self, *, most: int | None = None) -> None:
+        """Keep rows in int8 as well, where there are many and this machine gains by it.
+
+        most: how many now, so that a small append takes a short time; None for all.
+        """
+        if self._matrix is None or len(self) < _QUANTISED_FROM or not int_products(self.width):
+            return
+        if self._first_look is None:
+            self._first_look = QuantisedRows(width=self.width)
+        done = len(self._first_look)
+        last = len(self) if most is None else min(len(self), done + most)
+        for part in self._matrix.between(done, last):
+            self._first_look.append(part)
+
     def _check_width(self, width: int) -> None:
-        if width != self.rows.shape[1]:
+        if width != self.width:
             raise InputError(
-                f"This index holds dense vectors of width {self.rows.shape[1]}, got {width}. "
+                f"This index holds dense vectors of width {self.width}, got {width}. "
                 "Encode with the model and the truncate_dim it was built with."
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3_retrievers.index.stores.dense import GrowingRows
+from m3_retrievers.index.stores.chunks import GrowingRows
 
 _GENERATIONS = count(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers import scoring
 from m3_retrievers.errors import InputError
+from m3_retrievers.index.stores.chunks import Chunks, GrowingRows, Pieces
 from m3_retrievers.index.stores.compressed import (
     ColbertDtype,
     check_colbert_dtype,
@@ -19,14 +20,13 @@ from m3_retrievers.index.stores.compressed import (
     kept_width,
     width_of,
 )
-from m3_retrievers.index.stores.dense import GrowingRows
 from m3_retrievers.scoring.top import top_k
-from m3_retrievers.types.packed import MultiVectors, offsets_of
+from m3_retrievers.types.packed import Floats, MultiVectors, offsets_of
 
-# Values scored at once: 2^20 widened to float32 are 4 MiB and stay in cache. 200 documents of
-# 31,000 × 1024 float16 take 42 ms on one core and 30 on two; all in one block 120 and 77.
-# 2^19 and 2^21 are within 10 %.
+# Values read or expanded at once where they cannot be scored in place: 4 MiB of float32.
 _VALUES_AT_ONCE = 1 << 20
+# Similarities held at once: 2^24 float32 are 64 MiB.
+_SIMILARITIES_AT_ONCE = 1 << 24
 
 
 class ColbertStore(ABC):
@@ -70,6 +70,11 @@ class ColbertStore(ABC):
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,) to read, which may be a view."""
 
+    def pieces(self, rows: NDArray[np.integer[Any]]) -> Iterator[Floats]:
+        """Yield the token vectors of the given rows (r,) in order, some at a time, to read."""
+        for first, last in _runs(self.lengths(rows) * (self.width or 0), most=_VALUES_AT_ONCE):
+            yield self.gather(rows[first:last]).vectors
+
     def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,), copied."""
         vectors = self.gather(rows)
@@ -81,9 +86,11 @@ class ColbertStore(ABC):
         if not len(rows):
             return scores
         self.check_width(query.dimension)
-        for first, last in _runs(self.lengths(rows) * query.dimension):
-            documents = self.gather(rows[first:last])
-            scores[first:last] = scoring.maxsim(query, documents)[0]
+        lengths = self.lengths(rows)
+        for first, last in _runs(lengths * len(query.vectors), most=_SIMILARITIES_AT_ONCE):
+            scores[first:last] = scoring.maxsim_of_pieces(
+                query, self.pieces(rows[first:last]), lengths=lengths[first:last]
+            )[0]
         return scores
 
     def search(
@@ -108,7 +115,7 @@ class ColbertStore(ABC):
 
 
 class MultiVectorIndex(ColbertStore):
-    """One matrix of token vectors a row, packed in memory.
+    """One matrix of token vectors a row, packed in memory or in a file.
 
     dtype: as the vectors are kept; see ``compressed``. They are widened a block at a time.
 
@@ -125,7 +132,7 @@ class MultiVectorIndex(ColbertStore):
         """Start with the vectors of n rows, if any; the first rows fix the width."""
         check_colbert_dtype(dtype)
         self.dtype = dtype
-        self._kept: GrowingRows | None = None
+        self._kept: Chunks | None = None
         self._ends = GrowingRows(np.zeros(1, np.int64))
         if vectors is not None:
             self._start(compressed(vectors.vectors, dtype), vectors.offsets)
@@ -140,7 +147,7 @@ class MultiVectorIndex(ColbertStore):
         return index
 
     def _start(self, kept: NDArray[Any], offsets: NDArray[np.int64]) -> None:
-        self._kept, self._ends = GrowingRows(kept), GrowingRows(offsets)
+        self._kept, self._ends = Chunks(kept), GrowingRows(offsets)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -148,7 +155,7 @@ class MultiVectorIndex(ColbertStore):
     @property
     def width(self) -> int | None:
         """The vectors' width, None before the first rows."""
-        return None if self._kept is None else width_of(self._kept.rows.shape[1], self.dtype)
+        return None if self._kept is None else width_of(self._kept.width, self.dtype)
 
     def append(self, vectors: MultiVectors) -> None:
         """Add the vectors of m rows behind the others; raises InputError for another width."""
@@ -163,26 +170,31 @@ class MultiVectorIndex(ColbertStore):
 
     def _append(self, kept: NDArray[Any], offsets: NDArray[np.int64]) -> None:
         if self._kept is None:
-            self._kept = GrowingRows(np.empty((0, kept.shape[1]), self.dtype))
+            self._kept = Chunks(np.empty((0, kept.shape[1]), self.dtype))
         first = len(self._kept)
-        self._kept.append(kept)
+        self._kept.adopt(kept)
         self._ends.append(first + offsets[1:])
 
-    def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the vectors of the given rows (r,), as they are kept, and offsets (r + 1,)."""
-        held = np.empty((0, kept_width(0, self.dtype)), self.dtype)
-        kept, offsets = _gather(
-            held if self._kept is None else self._kept.rows, self._ends.rows, rows
-        )
-        return {"colbert.vectors": kept, "colbert.offsets": offsets}
+    def arrays(self, rows: NDArray[np.integer[Any]]) -> dict[str, Any]:
+        """Return the vectors of the given rows (r,), as they are kept, and offsets (r + 1,).
+
+        The vectors are ``Pieces``, views of what is kept.
+        """
+        ends, offsets = self._ends.rows, offsets_of(self.lengths(rows))
+        if self._kept is None:
+            width, dtype = kept_width(0, self.dtype), np.dtype(self.dtype)
+            pieces = Pieces([], rows=0, width=width, dtype=dtype)
+        else:
+            pieces = self._kept.pieces(ends[rows], ends[rows + 1])
+        return {"colbert.vectors": pieces, "colbert.offsets": offsets}
 
     def keep(self, rows: NDArray[np.integer[Any]]) -> MultiVectorIndex:
         """Return an index of the given rows (r,) alone; none of them take any width."""
         if not len(rows):
             return MultiVectorIndex(dtype=self.dtype)
         arrays = self.arrays(rows)
-        # rows that adjoin come as a view, which would hold on to all the others
-        owned = {**arrays, "colbert.vectors": arrays["colbert.vectors"].copy()}
+        # views would hold on to all the others
+        owned = {**arrays, "colbert.vectors": np.asarray(arrays["colbert.vectors"])}
         return MultiVectorIndex.of_arrays(owned, dtype=self.dtype)
 
     def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -192,33 +204,37 @@ class MultiVectorIndex(ColbertStore):
         return lengths
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
-        """Return the token vectors of the given rows (r,): a view where floats adjoin."""
+        """Return the token vectors of the given rows (r,), copied."""
         arrays = self.arrays(rows)
-        return MultiVectors(
-            expanded(arrays["colbert.vectors"], self.dtype), arrays["colbert.offsets"]
-        )
+        vectors = expanded(np.asarray(arrays["colbert.vectors"]), self.dtype)
+        return MultiVectors(vectors, arrays["colbert.offsets"])
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
+        """Return the token vectors of the given rows (r,), copied."""
+        return self.gather(rows)
+
+    def pieces(self, rows: NDArray[np.integer[Any]]) -> Iterator[Floats]:
+        """Yield the token vectors of the given rows (r,) in order: views where they are floats."""
+        step = max(1, _VALUES_AT_ONCE // max(1, self.width or 0))
+        for span in self._spans(rows):
+            if self.dtype == "int8":
+                yield from (expanded(span[a : a + step], "int8") for a in range(0, len(span), step))
+            else:
+                yield span
+
+    def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield what is kept of the given rows as views, together where they adjoin."""
+        if self._kept is not None:
+            ends = self._ends.rows
+            yield from self._kept.spans(ends[rows], ends[rows + 1])
 
 
-def _gather(
-    kept: NDArray[Any], ends: NDArray[np.int64], rows: NDArray[np.integer[Any]]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return some texts of a pack and their offsets: a view where they adjoin, otherwise copied."""
-    firsts, lasts = ends[rows], ends[rows + 1]
-    offsets = offsets_of(lasts - firsts)
-    if not len(rows):
-        return kept[:0], offsets
-    if np.all(np.diff(rows) == 1):
-        return kept[firsts[0] : lasts[-1]], offsets
-    slices = [kept[a:b] for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
-    return np.concatenate(slices), offsets
-
-
-def _runs(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Cut texts of the given sizes into runs that are scored at once."""
+def _runs(sizes: NDArray[np.int64], *, most: int) -> list[tuple[int, int]]:
+    """Cut texts of the given sizes into runs of ``most`` in all, or a text alone."""
     ends, runs, first = np.cumsum(sizes), [], 0
     while first < len(sizes):
         done = ends[first - 1] if first else 0
-        last = int(np.searchsorted(ends, done + _VALUES_AT_ONCE, side="right"))
+        last = int(np.searchsorted(ends, done + most, side="right"))
         runs.append((first, max(last, first + 1)))
         first = runs[-1][1]
     return runs

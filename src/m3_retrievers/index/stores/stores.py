@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError, MissingOutputError
 from m3_retrievers.index.base import TermWeighting
-from m3_retrievers.index.incoming import check_query, check_representations, widths_of
+from m3_retrievers.index.incoming import check_query, check_representations
+from m3_retrievers.index.stores.chunks import Pieces
 from m3_retrievers.index.stores.compressed import ColbertDtype, compressed
 from m3_retrievers.index.stores.dense import DenseIndex
 from m3_retrievers.index.stores.inverted import InvertedIndex, canonical
@@ -89,18 +90,6 @@ class Stores:
         """Raise MissingOutputError or InputError for what could not be stored as ``count`` rows."""
         check_representations(representations, stored=self.stored, count=count, held=self._widths)
 
-    def append(self, texts: Sequence[str], representations: Representations) -> None:
-        """Add a row for each text behind the others, of representations that were checked."""
-        if "dense" in self.stored:
-            self.dense.append(representations.require("dense"))
-        if "sparse" in self.stored:
-            self.sparse.append(representations.require("sparse"))
-        if "colbert" in self.stored:
-            self.colbert.append(self._pooled(representations))
-        if self.weighted is not None:
-            self.weighted.append(self.weighted.weighting.count(texts))
-        self._widths = widths_of(representations, self.stored)
-
     def incoming(self, texts: Sequence[str], representations: Representations) -> Arrays:
         """Return representations that were checked, a row a text, as arrays for ``extend``.
 
@@ -113,22 +102,24 @@ class Stores:
             arrays |= csr_arrays("sparse", canonical(representations.require("sparse")))
         if "colbert" in self.stored:
             packed = self._pooled(representations)
-            arrays["colbert.vectors"] = compressed(packed.vectors, self.colbert.dtype)
+            kept = compressed(packed.vectors, self.colbert.dtype)
+            shared = np.may_share_memory(kept, packed.vectors)
+            arrays["colbert.vectors"] = kept.copy() if shared else kept
             arrays["colbert.offsets"] = packed.offsets
         if self.weighted is not None:
             arrays |= csr_arrays("bm25", self.weighted.weighting.count(texts))
         return arrays
 
-    def extend(self, arrays: Arrays) -> None:
+    def extend(self, arrays: Arrays, *, merge: bool = True) -> None:
         """Add the rows of ``arrays``, which the store of each mode has written, behind the others.
 
-        The weighting knows the terms of their counts.
+        The weighting knows the terms of their counts. merge: as for ``InvertedIndex.append``.
         """
         if "dense" in self.stored:
             self.dense.append(arrays["dense.vectors"])
             self._widths["dense"] = arrays["dense.vectors"].shape[1]
         if "sparse" in self.stored:
-            self.sparse.append(csr_of("sparse", arrays))
+            self.sparse.append(csr_of("sparse", arrays), merge=merge)
             self._widths["sparse"] = int(arrays["sparse.shape"][1])
         if "colbert" in self.stored:
             self.colbert.extend(arrays)
@@ -144,17 +135,22 @@ class Stores:
                     f"This index stores {self.stored}, got {name!r}. Build it with that mode."
                 )
         return Representations(
-            dense=self.dense.rows[rows] if "dense" in outputs else None,
+            dense=self.dense.take(rows) if "dense" in outputs else None,
             sparse=self.sparse.take(rows) if "sparse" in outputs else None,
             colbert=self.colbert.take(rows) if "colbert" in outputs else None,
         )
 
-    def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], TermWeighting | None]:
+    def arrays(self, rows: Rows) -> tuple[dict[str, NDArray[Any] | Pieces], TermWeighting | None]:
         """Return all that is kept of the given rows as plain arrays, and their weighting.
 
-        ``of_arrays`` reads them. The weighting knows the terms of these rows alone.
+        ``of_arrays`` reads them; vectors are views of what is kept. The weighting knows the
+        terms of these rows alone.
         """
-        arrays = self.rows(rows)
+        arrays: dict[str, NDArray[Any] | Pieces] = {}
+        if "dense" in self.stored:
+            arrays["dense.vectors"] = self.dense.pieces(rows)
+        if "sparse" in self.stored:
+            arrays |= csr_arrays("sparse", self.sparse.take(rows))
         if "colbert" in self.stored:
             arrays |= self.colbert.arrays(rows)
         if self.weighted is None:
@@ -166,7 +162,7 @@ class Stores:
         """Return dense and sparse representations of the given rows as plain arrays."""
         arrays: dict[str, NDArray[Any]] = {}
         if "dense" in self.stored:
-            arrays["dense.vectors"] = self.dense.rows[rows]
+            arrays["dense.vectors"] = self.dense.take(rows)
         if "sparse" in self.stored:
             arrays |= csr_arrays("sparse", self.sparse.take(rows))
         return arrays
@@ -199,11 +195,6 @@ class Stores:
 
     def keep(self, rows: Rows) -> Stores:
         """Return stores of the given rows alone."""
-        # rows that adjoin come as a view, which would hold on to all the others
-        owned = {
-            name: array if array.base is None else array.copy()
-            for name, array in self.rows(rows).items()
-        }
         has_colbert = "colbert" in self.stored
         kept = Stores(
             self.stored,
@@ -211,7 +202,7 @@ class Stores:
             colbert=self.colbert.keep(rows if has_colbert else rows[:0]),
         )
         kept.weighted = None if self.weighted is None else self.weighted.keep(rows)
-        kept._own(owned)
+        kept._own(self.rows(rows))
         return kept
 
     def _pooled(self, representations: Representations) -> MultiVectors:

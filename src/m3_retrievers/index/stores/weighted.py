@@ -92,7 +92,8 @@ class WeightedIndex:
     def _index(self, live: LiveRows) -> InvertedIndex:
         if self._fitted is None or self._fitted[0] != live.generation:
             counts = self.counts
-            self.weighting.fit(sp.csr_array(counts[live.rows]))
+            whole = live.count == len(live)
+            self.weighting.fit(counts if whole else sp.csr_array(counts[live.rows]))
             index = InvertedIndex.from_matrix(self.weighting.impacts(counts))
             self._fitted = live.generation, index
         return self._fitted[1]
