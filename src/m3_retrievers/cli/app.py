@@ -247,7 +247,7 @@ def mine(
                 ranks=(1, depth), count=count, margin=margin, with_scores=scores
             ),
             max_length=max_length,
-            dtype="bfloat16" if bfloat16 else "float32",
+            precision="bf16" if bfloat16 else "fp32",
         )
 
 

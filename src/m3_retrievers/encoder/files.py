@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,17 +65,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
+def map_tensors(path: Path, *, names: Container[str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` or ``.pt`` file, by name, mapped from the disk.
 
-    Raises CheckpointError for a torn file, for anything but floating-point tensors, and for a
-    tensor that is larger than what the file holds of it.
+    names: those that are wanted, where the file has them; None is all. Raises CheckpointError
+    for a torn file, for anything but floating-point tensors, and for a tensor that is larger than
+    what the file holds of it.
     """
     state = _map(path)
     if not isinstance(state, dict):
         raise CheckpointError(
             f"{path} expects a dict of tensors, got {type(state).__name__}. Save a state dict."
         )
+    if names is not None:
+        state = {name: value for name, value in state.items() if name in names}
     for name, value in state.items():
         if not isinstance(value, Tensor) or not _is_plain(value):
             raise CheckpointError(

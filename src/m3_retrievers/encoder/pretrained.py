@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
@@ -49,17 +49,10 @@ _MOST_LAYERS = 200
 _LARGEST = 2**31 - 1
 
 
-def load_config(folder: Path) -> Any:
-    """Return the backbone's configuration, checked; CheckpointError for what cannot be one."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json; CheckpointError where it asks for other files or code."""
     path = folder / "config.json"
     content = read_json(path)
-    kind = content.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise CheckpointError(
-            f"{path} has the model_type {kind!r:.60}, expected one that transformers knows. Code "
-            "that comes with a model is never run: use a model of a known type, or update "
-            "transformers."
-        )
     for key, what in _REFUSED.items():
         if content.get(key) is not None:
             raise CheckpointError(
@@ -67,6 +60,20 @@ def load_config(folder: Path) -> Any:
                 "it, in float32, bfloat16 or float16."
             )
     _check_numbers(path, content)
+    return content
+
+
+def load_config(folder: Path) -> Any:
+    """Return the backbone's configuration, checked; CheckpointError for what cannot be one."""
+    path = folder / "config.json"
+    kind = read_json(path).get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"{path} has the model_type {kind!r:.60}, expected one that transformers knows. Code "
+            "that comes with a model is never run: use a model of a known type, or update "
+            "transformers."
+        )
+    read_config(folder)
     with _reading(folder, "a configuration"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # the file may name kernels of a hub here; None is transformers' own choice
@@ -143,7 +150,7 @@ def _complete(kind: Any, folder: Path, dtype: torch.dtype, *, what: str, advice:
             f"{folder} lacks {len(missing)} of {what} tensors ({', '.join(missing[:3])}…): "
             f"they would be random. {advice}"
         )
-    _check_finite(folder, model, dtype)
+    check_finite(folder, dict(model.named_parameters()), dtype)
     model.eval()
     return model
 
@@ -223,13 +230,15 @@ def _check_amount(folder: Path, config: Any) -> None:
         )
 
 
-def _check_finite(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
-    for name, value in model.named_parameters():
+def check_finite(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Raise CheckpointError where a number is not finite when it is read as ``dtype``."""
+    for name, value in weights.items():
         # both ends at once, without a copy: 2.3 GB take 0.3 s
-        if value.numel() and not torch.stack(torch.aminmax(value.detach())).isfinite().all():
+        ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else torch.zeros(1)
+        if not ends.to(dtype).isfinite().all():
             raise CheckpointError(
                 f"{folder} expects finite weights, got NaN or infinity in {name} (read as "
-                f"{dtype}). Copy the weights again, or use dtype='float32'."
+                f"{dtype}). Copy the weights again, or use fp32."
             )
 
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from m3_retrievers.encoder.batching import plan_batches
 from m3_retrievers.encoder.checkpoint import Checkpoint
-from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, pad, project
+from m3_retrievers.encoder.forward import Batch, Pass, hidden_states, pack, project
 from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.training.collate import Step
@@ -152,23 +152,21 @@ class M3Module(nn.Module):
         plan = plan_batches(lengths, budget=self.sub_batch_tokens)
         parts = []
         for rows in plan:
-            batch = pad(
-                [pieces[row] for row in rows], pad_id=self.checkpoint.pad_id, device=self.device
-            )
+            batch = pack([pieces[row] for row in rows], device=self.device)
             run = partial(self._run, heads=self.first_heads if first else self.heads)
             if self.gradient_caching and not first:
                 run = partial(checkpoint, run, use_reentrant=False)
             parts.append((batch, run(batch)))
         return self._joined(np.concatenate(plan), parts)
 
-    def _run(self, batch: Padded, heads: Heads) -> Pass:
+    def _run(self, batch: Batch, heads: Heads) -> Pass:
         model = replace(self.checkpoint, backbone=self.backbone, heads=heads)
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=low):
             hidden = hidden_states(model, batch)
         return project(model, hidden, batch, outputs=self.modes)
 
-    def _joined(self, order: np.ndarray[Any, Any], parts: list[tuple[Padded, Pass]]) -> Encoded:
+    def _joined(self, order: np.ndarray[Any, Any], parts: list[tuple[Batch, Pass]]) -> Encoded:
         """Return the sub-batches as one record, in the pieces' own order."""
         at = torch.from_numpy(order).to(self.device)  # the piece of each row of the parts
         back = torch.argsort(at)
@@ -179,17 +177,25 @@ class M3Module(nn.Module):
             terms = self._terms(at, parts)
         if "colbert" in self.modes:
             vectors = torch.cat([one.vectors for _, one in parts if one.vectors is not None])
-            sizes = torch.cat([(batch.mask & ~batch.cls_places).sum(1) for batch, _ in parts])
+            sizes = torch.tensor(
+                [
+                    length - own
+                    for batch, _ in parts
+                    for length, own in zip(batch.lengths, batch.cls_counts, strict=True)
+                ],
+                device=self.device,
+            )
             rows = torch.repeat_interleave(at, sizes)
             offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
             # a stable sort by piece keeps each piece's tokens in their order
             colbert = TokenVectors(vectors[torch.argsort(rows, stable=True)], offsets)
         return Encoded(len(order), dense, terms, colbert)
 
-    def _terms(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Terms:
+    def _terms(self, at: Tensor, parts: list[tuple[Batch, Pass]]) -> Terms:
         weights = torch.cat([one.weights for _, one in parts if one.weights is not None])
-        ids = torch.cat([batch.ids[batch.mask] for batch, _ in parts])
-        rows = torch.repeat_interleave(at, torch.cat([batch.mask.sum(1) for batch, _ in parts]))
+        ids = torch.cat([batch.ids for batch, _ in parts])
+        lengths = [length for batch, _ in parts for length in batch.lengths]
+        rows = torch.repeat_interleave(at, torch.tensor(lengths, device=self.device))
         dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
         kept = ~torch.isin(ids, dropped)
         return Terms(weights[kept], ids[kept], rows[kept])
