@@ -26,7 +26,7 @@ def in_use(encoder: M3Encoder) -> M3Encoder:
     used(encoder)
     encoder._model._lock.acquire()
     for shared in encoder._shared.values():
-        shared._turn.acquire()
+        shared._lock.acquire()
     return encoder
 
 

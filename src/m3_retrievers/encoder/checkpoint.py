@@ -9,13 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from m3_retrievers.encoder.adapter import merge_into
-from m3_retrievers.encoder.e5 import PackedModel, load_packed, packed_tensors, packed_tokenizer
+from m3_retrievers.encoder.e5 import (
+    PackedModel,
+    load_packed,
+    packed_reader,
+    packed_tensors,
+    packed_tokenizer,
+)
 from m3_retrievers.encoder.heads import Heads, load_heads
 from m3_retrievers.encoder.mini import CHARACTER_MAP
 from m3_retrievers.encoder.pieces import Frame
 from m3_retrievers.encoder.precision import DTYPES, Precision
-from m3_retrievers.encoder.pretrained import load_backbone, load_tokenizer
 from m3_retrievers.encoder.source import Pooling, Source
+from m3_retrievers.encoder.tokenizer import read_tokenizer
 from m3_retrievers.encoder.transformer import Shape, Transformer
 from m3_retrievers.encoder.vocabulary import read_vocabulary
 from m3_retrievers.encoder.weights import add_delta, of_module, read_backbone
@@ -54,7 +60,8 @@ def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpo
     Raises CheckpointError where a file is torn or incomplete.
     """
     backbone = _module(source, dtype)
-    return _checkpoint(source, backbone.to(device), _of_config(backbone.config), device)
+    sizes = _of_config(backbone.config)
+    return _checkpoint(source, backbone.to(device), full_tokenizer(source), sizes, device)
 
 
 def load_for_inference(source: Source, *, device: torch.device, precision: Precision) -> Checkpoint:
@@ -74,13 +81,14 @@ def load_for_inference(source: Source, *, device: torch.device, precision: Preci
                 f"{type(module).__name__}. Use 'fp32' or 'bf16'."
             )
         if found is None:
-            return _checkpoint(source, module.to(device), _of_config(module.config), device)
+            sizes = _of_config(module.config)
+            return _checkpoint(source, module.to(device), _reader(source), sizes, device)
         del module
     shape, state = found
     backbone = Transformer(shape, state, precision=precision, device=device)
     reserved = shape.pad_id + 1 if shape.past_padding else 0
     sizes = _Sizes(shape.hidden, shape.vocabulary, shape.positions - reserved)
-    return _checkpoint(source, backbone, sizes, device)
+    return _checkpoint(source, backbone, _reader(source), sizes, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,8 @@ def _module(source: Source, dtype: torch.dtype) -> Any:
     """Return transformers' module on the CPU; a delta is added in float32."""
     read_as = dtype if source.adapter is None else torch.float32
     if source.packed is None:
+        from m3_retrievers.encoder.pretrained import load_backbone  # transformers: 2 s to import
+
         backbone = load_backbone(source.folder, read_as)
     else:
         backbone = load_packed(source.packed, read_as)
@@ -124,12 +134,26 @@ def _tensors(source: Source, dtype: torch.dtype) -> tuple[Shape, dict[str, Tenso
     return found
 
 
-def _checkpoint(source: Source, backbone: Any, sizes: _Sizes, device: torch.device) -> Checkpoint:
+def full_tokenizer(source: Source) -> Any:
+    """Return a model's tokenizer as transformers has it."""
+    if source.packed is not None:
+        return packed_tokenizer(PackedModel(source.packed), CHARACTER_MAP)
+    from m3_retrievers.encoder.pretrained import load_tokenizer
+
+    return load_tokenizer(source.folder)
+
+
+def _reader(source: Source) -> Any:
+    """Return what reads texts just as that tokenizer does, without transformers where it can."""
+    if source.packed is not None:
+        return packed_reader(PackedModel(source.packed), CHARACTER_MAP)
+    return read_tokenizer(source.folder) or full_tokenizer(source)
+
+
+def _checkpoint(
+    source: Source, backbone: Any, tokenizer: Any, sizes: _Sizes, device: torch.device
+) -> Checkpoint:
     """Return a backbone that is on its device with heads, tokenizer and constants."""
-    if source.packed is None:
-        tokenizer = load_tokenizer(source.folder)
-    else:
-        tokenizer = packed_tokenizer(PackedModel(source.packed), CHARACTER_MAP)
     heads = load_heads(source.heads_folder, source.heads, hidden_size=sizes.hidden)
     _check_tokenizer(tokenizer, source, vocabulary_size=sizes.vocabulary)
     known = read_vocabulary(

@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
+from m3_retrievers.encoder.tokenizer import XLM_ROBERTA, TextTokenizer, of_backend
 from m3_retrievers.encoder.transformer import Shape, read_shape
 from m3_retrievers.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import BertModel, PreTrainedTokenizerFast
 
 _MAGIC = b"E5S1"
 # The kinds of tensors: 0 float32, 1 in blocks.
@@ -218,10 +218,28 @@ def _names(layers: int) -> Iterator[tuple[str, str]]:
 
 
 def packed_tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerFast:
-    """Return XLM-R's: Unigram over the file's pieces, after SentencePiece's character map.
+    """Return XLM-R's tokenizer as transformers has it; arguments as for ``packed_reader``."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=_backend(packed, character_map),
+        model_max_length=packed.sizes.positions,
+        **XLM_ROBERTA,
+    )
+
+
+def packed_reader(packed: PackedModel, character_map: Path) -> TextTokenizer:
+    """Return the same for reading texts alone.
 
     character_map: ``nmt_nfkc`` of SentencePiece 0.1.99 to 0.2.0, compressed; a later one's differs.
     """
+    backend = _backend(packed, character_map)
+    backend.add_special_tokens(list(dict.fromkeys(XLM_ROBERTA.values())))
+    return of_backend(backend, XLM_ROBERTA)
+
+
+def _backend(packed: PackedModel, character_map: Path) -> Tokenizer:
+    """Return Unigram over the file's pieces, between SentencePiece's character map and a frame."""
     vocabulary = list(zip(packed.pieces, packed.scores.tolist(), strict=True))
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>")))
     tokenizer.normalizer = normalizers.Sequence(
@@ -239,14 +257,4 @@ def packed_tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedToke
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_max_length=packed.sizes.positions,
-    )
+    return tokenizer

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.checks import check_texts
 from m3_retrievers.encoder.base import BaseEncoder
-from m3_retrievers.encoder.checkpoint import Checkpoint, load_for_inference
+from m3_retrievers.encoder.checkpoint import Checkpoint, full_tokenizer, load_for_inference
 from m3_retrievers.encoder.encoding import encode
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.lazy import Lazy
@@ -46,7 +46,7 @@ class M3Encoder(BaseEncoder):
         settings: Settings | None = None,
         *,
         device: torch.device | None = None,
-        precision: Precision | None = None,
+        precision: Precision | Literal["auto"] | None = None,
         keep: Keep | None = Keep(),  # noqa: B008  (frozen)
     ) -> None:
         if not isinstance(source, Source):
@@ -87,8 +87,8 @@ class M3Encoder(BaseEncoder):
         """Return an encoder for a hub id, a folder, ``"m3-mini"`` or ``"m3-mini-multilingual"``.
 
         device: ``"cuda"``, ``"mps"``, ``"cpu"``, …; None takes the first. revision: of the hub's.
-        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"int8"``; ``"auto"`` is the fastest that loses
-            under 0.001 nDCG@10, None fp16 on CUDA and else fp32. Outputs are float32.
+        precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"int8"``; ``"auto"`` is the fastest that
+            loses under 0.001 nDCG@10, None fp16 on CUDA and else fp32. Outputs are float32.
         heads, pooling: for models laid out unlike BGE-M3.
         truncation: of a text over the limit: ``"warn"`` cuts it, with one TruncationWarning a
             call; ``"error"`` refuses it; ``"windows"`` encodes it by pieces into one row.
@@ -115,9 +115,7 @@ class M3Encoder(BaseEncoder):
             batch_tokens=batch_tokens,
         )
         where = choose_device(device)
-        return cls(
-            source, settings, device=where, precision=choose_precision(precision, where), keep=keep
-        )
+        return cls(source, settings, device=where, precision=precision, keep=keep)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it is made of: another process loads the model at its own first use."""
@@ -149,10 +147,10 @@ class M3Encoder(BaseEncoder):
         """The loaded model; the first use loads it, whichever thread comes first."""
         return self._model.get()
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        """The transformers tokenizer of the model."""
-        return self.checkpoint.tokenizer
+        """The transformers tokenizer of the model; encoding needs less of it."""
+        return full_tokenizer(self.source)
 
     @property
     def vocabulary_size(self) -> int:
@@ -199,7 +197,7 @@ class M3Encoder(BaseEncoder):
 
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's spelling of sparse columns."""
-        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
+        return list(self.checkpoint.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
 
     def _compute(
         self,

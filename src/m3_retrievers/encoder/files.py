@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -39,7 +38,6 @@ _RAISED = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     SafetensorError,
-    StrictDataclassError,
 )
 
 
@@ -144,7 +142,9 @@ class converted:  # noqa: N801
         if kind is None or error is None or isinstance(error, M3Error) or out_of_memory(error):
             return
         by_tokenizers = kind is Exception or kind.__module__ == "pyo3_runtime"
-        if not by_tokenizers and not isinstance(error, _RAISED):
+        # huggingface_hub's errors are loaded where one was raised, and take 0.3 s otherwise
+        by_hub = kind.__module__ == "huggingface_hub.errors"
+        if not by_tokenizers and not by_hub and not isinstance(error, _RAISED):
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{self._message} ({reason:.300}). {self._advice}") from error

@@ -10,57 +10,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from m3_retrievers.encoder.files import check_safetensors, converted, is_there, read_json
 from m3_retrievers.encoder.source import tokenizer_file, weight_files
+from m3_retrievers.encoder.weights import check_finite, read_config
 from m3_retrievers.errors import CheckpointError
 
-# Keys by which a config.json would have transformers read or run something else.
-_REFUSED = {
-    "quantization_config": "a quantized backbone",
-    "transformers_weights": "a file of weights by another name",
-}
 _TOKENIZER_JSON = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "vocab_size",
-)
-_MOST_LAYERS = 200
-_LARGEST = 2**31 - 1
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of config.json; CheckpointError where it asks for other files or code."""
-    path = folder / "config.json"
-    content = read_json(path)
-    for key, what in _REFUSED.items():
-        if content.get(key) is not None:
-            raise CheckpointError(
-                f"{path} asks for {what} ({key}), expected plain weights. Save the model without "
-                "it, in float32, bfloat16 or float16."
-            )
-    _check_numbers(path, content)
-    return content
 
 
 def load_config(folder: Path) -> Any:
@@ -170,20 +140,6 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
-    for key in _SIZES:
-        value = content.get(key)
-        if value is None:
-            continue
-        largest = _MOST_LAYERS if key == "num_hidden_layers" else _LARGEST
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 1 <= value <= largest:
-            raise CheckpointError(
-                f"{path} expects {key} to be an integer from 1 to {largest:,}, got {value!r:.40}. "
-                "Copy the model's own config.json."
-            )
-
-
 def _check_sizes(path: Path, config: Any) -> None:
     width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
     needed = {
@@ -228,18 +184,6 @@ def _check_amount(folder: Path, config: Any) -> None:
             f"{folder}/config.json describes a backbone of {wanted:,} numbers, and its files of "
             f"weights hold {held:,} bytes. Use the configuration and the weights of one model."
         )
-
-
-def check_finite(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Raise CheckpointError where a number is not finite when it is read as ``dtype``."""
-    for name, value in weights.items():
-        # both ends at once, without a copy: 2.3 GB take 0.3 s
-        ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else torch.zeros(1)
-        if not ends.to(dtype).isfinite().all():
-            raise CheckpointError(
-                f"{folder} expects finite weights, got NaN or infinity in {name} (read as "
-                f"{dtype}). Copy the weights again, or use fp32."
-            )
 
 
 def _check_output(folder: Path, model: Any) -> None:

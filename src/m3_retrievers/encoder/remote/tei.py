@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.files import map_tensors
 from m3_retrievers.encoder.forward import pack, project
@@ -28,7 +29,6 @@ from m3_retrievers.encoder.heads import (
     load_heads,
 )
 from m3_retrievers.encoder.lazy import Lazy
-from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece, Truncation, without_surrogates
 from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.recent import Keep

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from m3_retrievers.checks import check_texts
 from m3_retrievers.encoder.base import BaseEncoder
 from m3_retrievers.encoder.batching import plan_batches
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.lazy import Lazy
-from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.reading import Reading, encode_once, read_texts, token_counts
 from m3_retrievers.encoder.recent import Keep
