@@ -304,11 +304,15 @@ def evaluate(
 
 
 @app.command()
-def doctor(model: Model = "m3-mini", json: Json = False) -> None:
+def doctor(
+    model: Model = "m3-mini",
+    speed: Annotated[bool, typer.Option("--speed", help="Measure each precision.")] = False,
+    json: Json = False,
+) -> None:
     """Print environment, model and arithmetic; exit with 1 if a check fails."""
     from m3_retrievers.cli.doctor import run
 
     with warnings_as_messages():
-        sound = run(model, as_json=json)
+        sound = run(model, as_json=json, speed=speed)
     if not sound:
         raise typer.Exit(1)

@@ -53,6 +53,11 @@ class Checkpoint:
     pad_id: int
     vocabulary_size: int
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the backbone takes texts end to end, over packed weights."""
+        return isinstance(self.backbone, Transformer)
+
 
 def load(source: Source, *, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return the model in memory as transformers' module, which can be trained.

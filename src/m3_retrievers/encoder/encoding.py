@@ -13,7 +13,6 @@ from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.forward import forward, pack
 from m3_retrievers.encoder.reading import Reading, run_pieces
 from m3_retrievers.encoder.settings import Settings, choose_budget
-from m3_retrievers.encoder.transformer import Transformer
 from m3_retrievers.types.representations import Output, Representations
 
 
@@ -42,7 +41,7 @@ def encode(
         reading,
         run,
         budget=choose_budget(settings.batch_tokens, device),
-        padded=not isinstance(model.backbone, Transformer),
+        padded=not model.is_packed,
         done=done,
     )
     return collector.representations(

@@ -14,7 +14,6 @@ from m3_retrievers.encoder.forward import pack
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.reading import Reading, read_texts, run_pieces
 from m3_retrievers.encoder.settings import choose_budget
-from m3_retrievers.encoder.transformer import Transformer
 from m3_retrievers.errors import InputError
 
 _ONE_CLS = np.zeros(1, np.int64)
@@ -52,8 +51,7 @@ def hidden_states(
 
     whole = Reading([""] * len(pieces), [], pieces, np.zeros(0, bool), np.arange(len(pieces)))
     budget = choose_budget(settings.batch_tokens, encoder.device)
-    padded = not isinstance(model.backbone, Transformer)
-    run_pieces(whole, run, budget=budget, padded=padded, done=lambda _: None)
+    run_pieces(whole, run, budget=budget, padded=not model.is_packed, done=lambda _: None)
     return found
 
 
