@@ -193,3 +193,13 @@ def test_auto_is_decided_by_the_processor_and_not_by_the_clock(monkeypatch):
     assert choose_precision("auto", torch.device("cuda")) == "fp16"
     with pytest.raises(InputError, match="expects the processor"):
         choose_precision("int8", torch.device("cuda"))
+
+
+def test_nothing_holds_the_file_but_the_tables_of_embeddings(tiny_m3):
+    folder = tiny_m3
+    backbone = load_for_inference(source_of(folder), device=CPU, precision="fp32").backbone
+    size = (folder / "model.safetensors").stat().st_size
+    first = backbone._layers[0]
+    for norm in (first._attended, first._done, backbone._norm):
+        for value in (norm.keywords["weight"], norm.keywords["bias"]):
+            assert value.untyped_storage().nbytes() < size / 2

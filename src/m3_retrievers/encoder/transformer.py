@@ -102,7 +102,9 @@ def read_shape(config: Mapping[str, Any]) -> Shape | None:
     whole = all(type(size) is int and size >= 0 for size in sizes.values())
     if not isinstance(kind, str) or kind not in _KINDS or not (plain and whole):
         return None
-    if not isinstance(epsilon, float) or not drops_right:
+    labels = config.get("id2label") or {}
+    named = isinstance(labels, dict) and all(str(label).isdigit() for label in labels)
+    if not isinstance(epsilon, float) or not drops_right or not named:
         return None
     shape = Shape(**sizes, epsilon=epsilon, past_padding=_KINDS[kind])  # type: ignore[arg-type]
     fits = shape.pad_id < shape.vocabulary and not shape.hidden % max(1, shape.heads)
@@ -130,7 +132,9 @@ class Transformer(nn.Module):
         dtype = DTYPES[precision]
 
         def take(name: str) -> Tensor:
-            return state.pop(name).to(device, dtype)
+            # a copy of what is kept as it is: a view would hold the whole mapped file in memory
+            value = state.pop(name)
+            return value.to(device, dtype, copy=value.ndim == 1)
 
         self._words = take(WORDS)
         # the type of a single text is 0
