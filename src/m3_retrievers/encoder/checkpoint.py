@@ -21,6 +21,7 @@ from m3_retrievers.encoder.mini import CHARACTER_MAP
 from m3_retrievers.encoder.pieces import Frame
 from m3_retrievers.encoder.precision import DTYPES, Precision
 from m3_retrievers.encoder.source import Pooling, Source
+from m3_retrievers.encoder.threads import fit_threads
 from m3_retrievers.encoder.tokenizer import read_tokenizer
 from m3_retrievers.encoder.transformer import Shape, Transformer
 from m3_retrievers.encoder.vocabulary import read_vocabulary
@@ -75,6 +76,8 @@ def load_for_inference(source: Source, *, device: torch.device, precision: Preci
     What is no plain BERT or XLM-RoBERTa stays transformers' module. Raises CheckpointError where a
     file is torn or incomplete, InputError where the precision expects a plain encoder.
     """
+    if device.type == "cpu":
+        fit_threads()
     dtype = DTYPES[precision]
     found = _tensors(source, dtype)
     if found is None:

@@ -165,7 +165,10 @@ class M3Encoder(BaseEncoder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that shapes a document's vectors; an index is bound to it."""
+        """SHA-256 of everything that shapes a document's vectors; an index is bound to it.
+
+        The precision is no part of it: a query in bf16 may be asked of an index in fp32.
+        """
         shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
         return fingerprint(self.source, shape)
 
