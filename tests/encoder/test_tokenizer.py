@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,3 +80,18 @@ def test_users_get_transformers_tokenizer(tiny_m3):
         *encoder.tokenizer("page", add_special_tokens=False).input_ids,
         *encoder.checkpoint.frame.after,
     ]
+
+
+@pytest.mark.slow
+def test_a_plain_model_is_loaded_and_asked_without_transformers(tiny_m3):
+    code = (
+        "import sys\n"
+        "from m3_retrievers import HybridRetriever, M3Encoder\n"
+        f"encoder = M3Encoder.from_pretrained({str(tiny_m3)!r}, device='cpu')\n"
+        "retriever = HybridRetriever(encoder)\n"
+        "retriever.add(['The river rose.'])\n"
+        "assert retriever.search('river', k=1)\n"
+        "print([m for m in ('transformers', 'huggingface_hub') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
