@@ -240,11 +240,16 @@ def memory(models: Path) -> dict[str, Any]:
     return {"rows": found}
 
 
+@cache
+def _words() -> list[str]:
+    return " ".join(standard_library_texts(200)).split()
+
+
 def _of_tokens(encoder: M3Encoder, tokens: int, *, count: int = 1, seed: int = 0) -> list[str]:
     """Return texts of exactly so many tokens, frame included."""
-    words = " ".join(standard_library_texts(200, seed=seed)).split()
+    words = _words()
     made = []
-    for number in range(count):
+    for number in range(seed, seed + count):
         step = number * 131 % (len(words) // 2)
         stream = (words[step:] + words) * (1 + tokens // len(words))
         size = tokens
