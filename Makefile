@@ -16,7 +16,7 @@ TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dis
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint notebooks bench clean
+.PHONY: help demo test test-quick lint notebooks bench bench-gpu clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,8 +44,11 @@ docs: $(VENV)/dev.stamp  ## the reference, from the docstrings, as a site in bui
 bench: $(BENCH)/bench.stamp  ## compare with FlagEmbedding and LlamaIndex's M3 index (about an hour)
 	PYTHON=$(BENCH)/bin/python benchmarks/run
 
+bench-gpu: $(BENCH)/bench.stamp  ## throughput on a CUDA device, where there is one
+	$(BENCH)/bin/python benchmarks/gpu_throughput.py --models .bench-models
+
 clean:  ## remove environments, caches and the demo's index
-	rm -rf $(VENV) $(BENCH) build .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .bench-models build .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

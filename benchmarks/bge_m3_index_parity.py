@@ -56,7 +56,7 @@ def compare(folder: Path, scratch: Path, *, documents: int, queries: int) -> dic
     """Return what each side can do, and how far apart their scores are."""
     nodes = make_nodes(standard_library_texts(documents))
     questions = standard_library_questions(queries)
-    encoder = M3Encoder.from_pretrained(folder, device="cpu", dtype="float32", keep=None)
+    encoder = M3Encoder.from_pretrained(folder, device="cpu", precision="fp32", keep=None)
     store = M3VectorStore(_exact(encoder))
     store.add(nodes)
     ours = M3EnsembleRetriever(store.hybrid, k=K)

@@ -35,7 +35,7 @@ def main() -> None:
     about = machine(threads=torch.get_num_threads())
     texts = standard_library_texts(options.documents)
     ours = M3Encoder.from_pretrained(
-        folder, device="cpu", dtype="float32", document_max_length=options.max_length, keep=None
+        folder, device="cpu", precision="fp32", document_max_length=options.max_length, keep=None
     )
     theirs = BGEM3FlagModel(
         str(folder), use_fp16=False, devices="cpu", passage_max_length=options.max_length

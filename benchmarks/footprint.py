@@ -128,7 +128,7 @@ def encode(options: argparse.Namespace) -> dict[str, Any]:
         path = options.work / f"{first:06}.npz"
         if not path.exists():
             encoder = encoder or M3Encoder.from_pretrained(
-                MODEL, device="cpu", dtype="float32", keep=None
+                MODEL, device="cpu", precision="fp32", keep=None
             )
             some = texts[first : first + SHARD]
             took, made = timed(lambda e=encoder, t=some: e.encode_documents(t))
@@ -175,7 +175,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
 def search(options: argparse.Namespace) -> dict[str, Any]:
     """Return what loading takes, what it weighs, and how long a question takes, encoded too."""
-    encoder = M3Encoder.from_pretrained(MODEL, device="cpu", dtype="float32", keep=None)
+    encoder = M3Encoder.from_pretrained(MODEL, device="cpu", precision="fp32", keep=None)
     encoder.encode_query("warm up")
     before = _rss_mb()
     folder = options.work / options.variant.replace(" ", "-")
@@ -201,7 +201,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
 def base(_options: argparse.Namespace) -> dict[str, Any]:
     """Return what the process weighs with torch and the model, and no index."""
     took, encoder = timed(
-        lambda: M3Encoder.from_pretrained(MODEL, device="cpu", dtype="float32", keep=None)
+        lambda: M3Encoder.from_pretrained(MODEL, device="cpu", precision="fp32", keep=None)
     )
     encoder.encode_query("warm up")
     return {"load_model_s": took, "rss_mb": _rss_mb()}
@@ -211,7 +211,7 @@ STEPS = {"base": base, "encoding": speed, "build": build, "search": search}
 
 
 def _retriever(options: argparse.Namespace) -> HybridRetriever:
-    encoder = M3Encoder.from_pretrained(MODEL, device="cpu", dtype="float32", keep=None)
+    encoder = M3Encoder.from_pretrained(MODEL, device="cpu", precision="fp32", keep=None)
     return HybridRetriever(encoder, weights=VARIANTS[options.variant])
 
 

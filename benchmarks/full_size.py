@@ -22,15 +22,25 @@ from tokenizer_files import write_xlm_roberta_tokenizer
 
 VOCABULARY = 250_002
 SHAPE = Shape(hidden=1024, layers=24, attention_heads=16, feed_forward=4096)
+SMALL = Shape(hidden=384, layers=6, attention_heads=12, feed_forward=1536)
 
 
 def write_full_size_m3(folder: Path) -> Path:
     """Write the checkpoint into the folder, unless it is there; returns the folder."""
+    return _write(folder, SHAPE, VOCABULARY)
+
+
+def write_small_m3(folder: Path) -> Path:
+    """Write one of MiniLM's size, 22 million parameters, unless it is there."""
+    return _write(folder, SMALL, 30_000)
+
+
+def _write(folder: Path, shape: Shape, vocabulary_size: int) -> Path:
     if not (folder / "modules.json").exists():  # the last file to be written
         folder.mkdir(parents=True, exist_ok=True)
         texts = standard_library_texts(2_000, seed=7)
-        write_xlm_roberta_tokenizer(folder, texts=texts, vocabulary_size=VOCABULARY)
-        write_m3(folder, SHAPE, vocabulary_size=VOCABULARY)
+        write_xlm_roberta_tokenizer(folder, texts=texts, vocabulary_size=vocabulary_size)
+        write_m3(folder, shape, vocabulary_size=vocabulary_size)
     return folder
 
 

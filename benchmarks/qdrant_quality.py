@@ -80,7 +80,7 @@ def main() -> None:
 
 def collection(options: argparse.Namespace) -> Any:
     encoder = M3Encoder.from_pretrained(
-        options.model, device="cpu", dtype="float32", document_max_length=options.max_length
+        options.model, device="cpu", precision="fp32", document_max_length=options.max_length
     )
     read = read_collection(options.data)
     asked, documents = represent(encoder, read)

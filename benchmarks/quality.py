@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--model", default="m3-mini")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--protocol", default="union")
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--weights", type=float, nargs=3, help="dense, sparse, ColBERT")
@@ -39,7 +39,7 @@ def main() -> None:
     encoder = M3Encoder.from_pretrained(
         options.model,
         device="cpu",
-        dtype=options.dtype,
+        precision=options.precision,
         document_max_length=options.max_length,
         truncation=options.truncation,
         mcls_every=options.mcls_every,

@@ -57,7 +57,7 @@ def main() -> None:
     folder = write_full_size_m3(options.model)
     about = machine(threads=torch.get_num_threads())
     encoder = M3Encoder.from_pretrained(
-        folder, device="cpu", dtype="float32", document_max_length=options.max_length, keep=None
+        folder, device="cpu", precision="fp32", document_max_length=options.max_length, keep=None
     )
     passages = standard_library_texts(options.passages)
     seconds, encoded = timed(lambda: encoder.encode_documents(passages, show_progress=True))

@@ -44,7 +44,7 @@ def main() -> None:
         out = options.work / "ablation" / arm.replace(" ", "_")
         trained = train(settings(options, arm, out), show_progress=True)
         encoder = M3Encoder.from_pretrained(
-            trained.folder, device="cpu", dtype="bfloat16", document_max_length=256
+            trained.folder, device="cpu", precision="bf16", document_max_length=256
         )
         found = {f.name: evaluate(encoder, read_collection(f)) for f in options.data}
         result["arms"][arm] = {

@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--model", default="m3-mini")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--queries", type=int, default=400, help="drawn at random, seed 0")
     options = parser.parse_args()
     result: dict[str, Any] = {
@@ -52,7 +52,7 @@ def main() -> None:
         encoder = M3Encoder.from_pretrained(
             options.model,
             device="cpu",
-            dtype=options.dtype,
+            precision=options.precision,
             document_max_length=512,
             **how,
             keep=None,

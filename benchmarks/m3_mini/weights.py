@@ -27,11 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--model", default="m3-mini")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--documents", type=int, default=2000)
     options = parser.parse_args()
     encoder = M3Encoder.from_pretrained(
-        options.model, device="cpu", dtype=options.dtype, document_max_length=256
+        options.model, device="cpu", precision=options.precision, document_max_length=256
     )
     found = {}
     for folder in options.data:

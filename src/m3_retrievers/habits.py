@@ -57,8 +57,9 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "metadata": ("metadatas",),
     "metadatas": ("metadata",),
     "show_progress_bar": ("show_progress",),
-    "torch_dtype": ("dtype",),
-    "use_fp16": ("dtype",),
+    "dtype": ("precision",),
+    "torch_dtype": ("precision", "dtype"),
+    "use_fp16": ("precision", "dtype"),
     "max_length": ("document_max_length",),
     "passage_max_length": ("document_max_length",),
     "return_dense": ("outputs",),
@@ -66,7 +67,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "return_colbert_vecs": ("outputs",),
 }
 
-_OF_THE_MODEL = "It belongs to the model: M3Encoder.from_pretrained(…, device=…, dtype=…)."
+_OF_THE_MODEL = "It belongs to the model: M3Encoder.from_pretrained(…, device=…, precision=…)."
 _IN_MEMORY = "What is in memory is kept by save(folder) and comes back by load(folder, encoder)."
 _DOCUMENTS = "Documents go into from_documents, nodes into from_nodes."
 

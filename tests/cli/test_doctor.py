@@ -16,6 +16,7 @@ from m3_retrievers.cli.checkup import (
     model_facts,
     python_check,
 )
+from m3_retrievers.cli.speed import compare
 
 
 def test_every_law_holds_on_a_model_with_all_three_outputs(tiny_m3):
@@ -87,3 +88,14 @@ def test_a_check_that_fails_is_said_and_is_the_exit_code(run, tiny_m3, monkeypat
     as_json = run("doctor", "--model", tiny_m3, "--json")
     assert as_json.code == 1
     assert json.loads(as_json.out)["passed"] is False
+
+
+def test_speed_names_each_precision_and_what_auto_takes(tiny_m3):
+    speed = compare(M3Encoder.from_pretrained(tiny_m3, device="cpu")).to_dict()
+    first = speed["speeds"][0]
+    assert first["precision"] == "fp32"
+    assert first["terms"] == 0
+    assert first["cosine"] == pytest.approx(1)
+    assert all(one["query_ms"] > 0 and one["cosine"] > 0.9 for one in speed["speeds"])
+    assert speed["auto"] in ("fp32", "bf16", "fp16")
+    assert speed["why"]

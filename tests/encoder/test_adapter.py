@@ -70,7 +70,7 @@ def test_a_delta_in_half_precision_is_added_in_float32(tiny_m3, tmp_path):
     path = folder / "adapter_model.safetensors"
     save_file({key: value.half() for key, value in load_file(path).items()}, path)
     whole = M3Encoder.from_pretrained(folder, heads=NONE, device="cpu")
-    low = M3Encoder.from_pretrained(folder, heads=NONE, device="cpu", dtype="bfloat16")
+    low = M3Encoder.from_pretrained(folder, heads=NONE, device="cpu", precision="bf16")
     exact, rounded = (one.encode_queries(TEXTS).dense for one in (whole, low))
     assert 0 < np.abs(exact - rounded).max() < 0.05
 

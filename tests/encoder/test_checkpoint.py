@@ -144,13 +144,13 @@ def test_a_name_that_is_no_folder_and_cannot_be_downloaded_says_so(tmp_path, mon
 
 def test_nothing_is_loaded_before_the_first_use_and_then_once(folder, monkeypatch):
     loads = []
-    real = checkpoint_module.load
+    real = checkpoint_module.load_for_inference
 
     def counted(*args, **kwargs):
         loads.append(1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("m3_retrievers.encoder.encoder.load", counted)
+    monkeypatch.setattr("m3_retrievers.encoder.encoder.load_for_inference", counted)
     encoder = M3Encoder.from_pretrained(folder)
     assert encoder.outputs == ("dense", "sparse", "colbert")
     assert not loads
@@ -207,7 +207,7 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_refused(folder):
     "options",
     [
         {"device": "toaster"},
-        {"dtype": "float8"},
+        {"precision": "fp8"},
         {"truncation": "silent"},
         {"truncate_dim": 0},
         {"mcls_every": -1},
@@ -217,8 +217,8 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_refused(folder):
         {"pooling": ["cls"]},
         {"device": 1.5},
         {"device": ["cpu"]},
-        {"dtype": ["float32"]},
-        {"dtype": 32},
+        {"precision": ["fp32"]},
+        {"precision": 32},
         {"heads": {"sparse": False}},
         {"heads": "sparse"},
         {"revision": 3},

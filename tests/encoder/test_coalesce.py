@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from m3_retrievers.encoder.coalesce import Coalesced
+from m3_retrievers.encoder.coalesce import Coalesced, _Ticket
 from m3_retrievers.errors import TextTooLongError
 
 
@@ -75,3 +75,40 @@ def test_an_error_of_a_lone_call_surfaces():
     slow.go_on.set()
     with pytest.raises(TextTooLongError):
         Coalesced(slow)(-1)
+
+
+def test_whoever_was_computed_for_does_not_wait_for_the_next_batch():
+    second, go_on = threading.Event(), threading.Event()
+
+    def run(items: Sequence[int]) -> list[int]:
+        if 2 in items:
+            second.set()
+            assert go_on.wait(10)
+        return list(items)
+
+    shared = Coalesced(run)
+    thread = threading.Thread(target=shared, args=(2,))
+    thread.start()
+    assert second.wait(10)
+    waiting = [threading.Thread(target=shared, args=(one,)) for one in (1, 3)]
+    for one in waiting:
+        one.start()
+    while len(shared._queue) < 2:
+        threading.Event().wait(0.001)
+    go_on.set()
+    for one in (thread, *waiting):
+        one.join(10)
+        assert not one.is_alive()
+    assert not shared._busy
+    assert not shared._queue
+
+
+def test_who_leaves_the_queue_leaves_the_turn_to_the_next():
+    shared: Coalesced[int, int] = Coalesced(lambda items: list(items))
+    gone, following = _Ticket(1), _Ticket(2)
+    shared._busy, shared._queue = True, [gone, following]
+    shared._hand_over()
+    assert gone.leads
+    shared._leave(gone)
+    assert following.leads
+    assert following.woken.is_set()

@@ -34,7 +34,7 @@ def test_equal_texts_have_equal_bits_whatever_their_places(encoder, seed):
 def test_repeated_texts_pass_the_backbone_once(encoder):
     sizes = []
     handle = encoder.checkpoint.backbone.register_forward_pre_hook(
-        lambda _module, _args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+        lambda _module, _args, given: sizes.append(len(given["lengths"])), with_kwargs=True
     )
     encoder.encode_documents(["page"] * 50)
     handle.remove()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.encoder.e5 import PackedModel, load_packed
+from m3_retrievers.encoder.e5 import PackedModel, load_packed, packed_tokenizer
 from m3_retrievers.encoder.mini import CHARACTER_MAP
 from m3_retrievers.errors import CheckpointError
 
@@ -76,7 +76,7 @@ def packed(tmp_path_factory):
 
 def test_every_tensor_is_what_was_written(packed):
     path, meant = packed
-    backbone, _ = load_packed(path, CHARACTER_MAP, torch.float32)
+    backbone = load_packed(path, torch.float32)
     state = backbone.state_dict()
     # pieces have rows, what lies beyond them belongs to no piece
     np.testing.assert_array_equal(
@@ -105,14 +105,15 @@ def test_a_tensor_longer_than_a_chunk_is_the_same(packed, monkeypatch):
 
 
 def test_the_backbone_runs(packed):
-    backbone, tokenizer = load_packed(packed[0], CHARACTER_MAP, torch.float32)
+    backbone = load_packed(packed[0], torch.float32)
+    tokenizer = packed_tokenizer(PackedModel(packed[0]), CHARACTER_MAP)
     ids = torch.tensor([tokenizer("bees dance café")["input_ids"]])
     assert ids[0].tolist() == [0, 5, 6, 7, 9, 8, 2]
     assert backbone(input_ids=ids).last_hidden_state.shape == (1, 7, HIDDEN)
 
 
 def test_texts_are_read_composed_and_split_at_joiners(packed):
-    _, tokenizer = load_packed(packed[0], CHARACTER_MAP, torch.float32)
+    tokenizer = packed_tokenizer(PackedModel(packed[0]), CHARACTER_MAP)
     composed = tokenizer("café")["input_ids"]
     assert tokenizer(unicodedata.normalize("NFD", "café"))["input_ids"] == composed
     assert tokenizer("bee\u200ds")["input_ids"] == tokenizer("bee s")["input_ids"]
@@ -124,7 +125,7 @@ def test_a_torn_file_is_an_error_that_names_it(packed, tmp_path, kept):
     torn = tmp_path / "torn.bin"
     torn.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     with pytest.raises(CheckpointError, match=r"torn\.bin"):
-        load_packed(torn, CHARACTER_MAP, torch.float32)
+        load_packed(torn, torch.float32)
 
 
 def test_another_file_is_refused(tmp_path):

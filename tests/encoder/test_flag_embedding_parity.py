@@ -192,7 +192,7 @@ def test_output_selection_changes_nothing(
 def _encoder(folder: Path, limit: int, **options: Any) -> M3Encoder:
     limits: Any = {"query_max_length": limit, "document_max_length": limit}
     return M3Encoder.from_pretrained(
-        folder, device="cpu", dtype="float32", keep=None, **limits, **options
+        folder, device="cpu", precision="fp32", keep=None, **limits, **options
     )
 
 

@@ -13,7 +13,7 @@ def counting(encoder: M3Encoder) -> list[int]:
     """Return a list that takes the number of texts of each forward pass."""
     passes: list[int] = []
     encoder.checkpoint.backbone.register_forward_pre_hook(
-        lambda _module, _args, options: passes.append(len(options["input_ids"])), with_kwargs=True
+        lambda _module, _args, options: passes.append(len(options["lengths"])), with_kwargs=True
     )
     return passes
 

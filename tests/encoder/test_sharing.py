@@ -26,7 +26,7 @@ def in_use(encoder: M3Encoder) -> M3Encoder:
     used(encoder)
     encoder._model._lock.acquire()
     for shared in encoder._shared.values():
-        shared._turn.acquire()
+        shared._lock.acquire()
     return encoder
 
 
@@ -39,7 +39,7 @@ def test_copies_are_the_encoder_and_a_pickle_is_another_without_its_locks(tiny_m
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         other = pickle.loads(pickle.dumps(encoder, protocol))
         assert (other.source, other.settings) == (encoder.source, encoder.settings)
-        assert (other.device, other.dtype) == (encoder.device, encoder.dtype)
+        assert (other.device, other.precision) == (encoder.device, encoder.precision)
     assert len(pickle.dumps(encoder)) < 10_000  # names a model, and holds none
     shortened = expected.dense[:, :8] / np.linalg.norm(expected.dense[:, :8])
     np.testing.assert_allclose(other.encode_query("river").dense, shortened, atol=1e-6)

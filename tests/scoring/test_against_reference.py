@@ -228,7 +228,7 @@ def test_min_max_sum_equals_the_loop(lists: list[dict[str, float]]) -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_the_encoder_equals_the_loops_over_hidden_states(tiny_m3: Path, pooling: Any) -> None:
     encoder = M3Encoder.from_pretrained(
-        tiny_m3, device="cpu", dtype="float32", pooling=pooling, truncate_dim=24
+        tiny_m3, device="cpu", precision="fp32", pooling=pooling, truncate_dim=24
     )
     texts = ["the river the bridge the river", "", "page 图书 <mask> page", "Brücke"]
     ours = encoder.encode_documents(texts)
@@ -262,7 +262,7 @@ def test_the_encoder_equals_the_loops_over_hidden_states(tiny_m3: Path, pooling:
 def test_recall_of_everything_equals_a_full_scan(
     tiny_m3: Path, weights: tuple[float, float, float]
 ) -> None:
-    encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", dtype="float32")
+    encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", precision="fp32")
     retriever = HybridRetriever(
         encoder,
         LocalIndex(colbert_dtype="float32"),

@@ -110,7 +110,7 @@ def model_facts(encoder: M3Encoder) -> dict[str, str]:
         "dimension": str(encoder.dimension),
         "vocabulary": str(model.vocabulary_size),
         "longest text": f"{model.max_length} tokens",
-        "device": f"{encoder.device}, {encoder.dtype}".replace("torch.", ""),
+        "device": f"{encoder.device}, {encoder.precision}",
         "default weights": str(encoder.default_weights),
         "fingerprint": encoder.fingerprint,
     }
@@ -207,5 +207,5 @@ def _saved_index(encoder: M3Encoder) -> Check:
 
 
 def _law(name: str, off: float, encoder: M3Encoder) -> Check:
-    limit = 1e-5 if encoder.dtype == torch.float32 else 1e-2
+    limit = 1e-5 if encoder.precision == "fp32" else 1e-2
     return Check(name, f"off by at most {limit:g}", f"{off:.1e}", off <= limit)

@@ -139,7 +139,7 @@ def splitter_for(encoder: M3Encoder, options: Options) -> Splitter:
 
 
 def _spans(encoder: M3Encoder) -> Spans:
-    backend = encoder.tokenizer.backend_tokenizer
+    backend = encoder.checkpoint.tokenizer.backend_tokenizer
 
     def spans(text: str) -> Sequence[tuple[int, int]]:
         offsets: list[tuple[int, int]] = backend.encode(text, add_special_tokens=False).offsets

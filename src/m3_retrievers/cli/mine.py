@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from m3_retrievers.cli.console import grid, results
 from m3_retrievers.encoder.encoder import M3Encoder
+from m3_retrievers.encoder.precision import Precision
 from m3_retrievers.errors import TrainingDataError
 from m3_retrievers.training.data import read_examples, write_examples
 from m3_retrievers.training.negatives import MiningSettings, mine_negatives
-
-Dtype = Literal["float32", "bfloat16"]
 
 
 def run(
@@ -22,7 +20,7 @@ def run(
     model: str,
     settings: MiningSettings,
     max_length: int,
-    dtype: Dtype,
+    precision: Precision,
 ) -> None:
     """Mine each file among its own passages, and write it under its name into ``out``."""
     files = [
@@ -34,7 +32,7 @@ def run(
         raise TrainingDataError(
             f"{[str(p) for p in lines]} hold no .jsonl file. Give one that does."
         )
-    encoder = M3Encoder.from_pretrained(model, dtype=dtype, document_max_length=max_length)
+    encoder = M3Encoder.from_pretrained(model, precision=precision, document_max_length=max_length)
     numbers = ["queries", "passages", "too close", "topped up", "missing"]
     table = grid("file", *numbers, title="Hard negatives", numbers=numbers)
     out.mkdir(parents=True, exist_ok=True)

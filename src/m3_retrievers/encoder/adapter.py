@@ -91,15 +91,21 @@ def find_adapter(folder: Path) -> Adapter | None:
 
 
 @torch.no_grad()
-def merge(adapter: Adapter, backbone: nn.Module) -> None:
-    """Add the delta to the backbone's weights, in float32.
+def merge(adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of linear layers that the delta changes, changed, in float32.
+
+    weights: of all linear layers of the backbone, by the layer's name.
 
     Raises CheckpointError where a file is torn, or a tensor has no place or no partner.
     """
-    path = adapter.folder / WEIGHTS
+    path, changed = adapter.folder / WEIGHTS, {}
     for name, (low, up) in _pairs(map_tensors(path), path).items():
-        weight = _layer(backbone, name, path).weight
-        rows, columns = weight.shape
+        if name not in weights:
+            raise CheckpointError(
+                f"{path} has a delta for {name}, and the backbone has no linear layer of that "
+                "name. Use the backbone it was trained on."
+            )
+        rows, columns = weights[name].shape
         expected = [adapter.rank, columns], [rows, adapter.rank]
         found = list(low.shape), list(up.shape)
         if found != expected:
@@ -112,7 +118,17 @@ def merge(adapter: Adapter, backbone: nn.Module) -> None:
             raise CheckpointError(
                 f"{path} expects finite numbers, got NaN or infinity for {name}. Save it again."
             )
-        weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
+        changed[name] = weights[name].float() + delta
+    return changed
+
+
+def merge_into(adapter: Adapter, backbone: nn.Module) -> None:
+    """Add the delta to the linear layers of a backbone, in place."""
+    layers = {n: one for n, one in backbone.named_modules() if isinstance(one, nn.Linear)}
+    changed = merge(adapter, {name: layer.weight for name, layer in layers.items()})
+    with torch.no_grad():
+        for name, weight in changed.items():
+            layers[name].weight.copy_(weight)
 
 
 def _pairs(state: Mapping[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -133,16 +149,3 @@ def _pairs(state: Mapping[str, Tensor], path: Path) -> dict[str, tuple[Tensor, T
             "Copy the adapter's file again."
         )
     return {name: (found["lora_A"], found["lora_B"]) for name, found in halves.items()}
-
-
-def _layer(backbone: nn.Module, name: str, path: Path) -> nn.Linear:
-    try:
-        layer = backbone.get_submodule(name)
-    except AttributeError:
-        layer = None
-    if not isinstance(layer, nn.Linear):
-        raise CheckpointError(
-            f"{path} has a delta for {name}, and the backbone has no linear layer of that name. "
-            "Use the backbone it was trained on."
-        )
-    return layer

@@ -9,7 +9,6 @@ from typing import Any
 from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.settings import Settings
-from m3_retrievers.encoder.splade import SpladeEncoder
 from m3_retrievers.errors import InputError
 
 
@@ -35,6 +34,9 @@ def as_splade(encoder: Encoder | str | Path) -> Encoder:
     Raises as ``as_encoder`` does.
     """
     if isinstance(encoder, str | Path):
+        # brings transformers, a second that M3Encoder does without
+        from m3_retrievers.encoder.splade import SpladeEncoder
+
         return SpladeEncoder.from_pretrained(encoder)
     return as_encoder(encoder)
 
@@ -43,5 +45,5 @@ def settings_of(encoder: Encoder) -> dict[str, Any]:
     """Return how an encoder reads texts, as JSON; {} where it does not say."""
     settings = getattr(encoder, "settings", None)
     found = asdict(settings) if isinstance(settings, Settings) else {}
-    dtype = getattr(encoder, "dtype", None)
-    return found if dtype is None else found | {"dtype": str(dtype)}
+    numbers = {name: getattr(encoder, name, None) for name in ("precision", "dtype")}
+    return found | {name: str(value) for name, value in numbers.items() if value is not None}

@@ -2,7 +2,7 @@
 
 One file holds the sizes, XLM-R's pieces with their scores, and the tensors: biases and norms in
 float32, matrices in blocks of 32 numbers that share a scale. It is read here, byte by byte, into
-transformers' BertModel; the package's own engine is never imported.
+the tensors of transformers' BertModel; the package's own engine is never imported.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from m3_retrievers.encoder.tokenizer import XLM_ROBERTA, TextTokenizer, of_backend
+from m3_retrievers.encoder.transformer import Shape, read_shape
 from m3_retrievers.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import BertModel, PreTrainedTokenizerFast
 
 _MAGIC = b"E5S1"
 # The kinds of tensors: 0 float32, 1 in blocks.
@@ -154,42 +158,44 @@ class PackedModel:
         return found
 
 
-def load_packed(
-    path: Path, character_map: Path, dtype: torch.dtype
-) -> tuple[BertModel, PreTrainedTokenizerFast]:
-    """Return the backbone in evaluation mode, on the CPU, and XLM-R's tokenizer.
+def load_packed(path: Path, dtype: torch.dtype) -> BertModel:
+    """Return the backbone as transformers' module in evaluation mode, on the CPU."""
+    from transformers import BertConfig, BertModel
 
-    character_map: ``nmt_nfkc`` of SentencePiece 0.1.99 to 0.2.0, compressed; a later one's differs.
-    """
     packed = PackedModel(path)
-    return _backbone(packed, dtype), _tokenizer(packed, character_map)
-
-
-def _backbone(packed: PackedModel, dtype: torch.dtype) -> BertModel:
-    sizes = packed.sizes
-    config = BertConfig(
-        vocab_size=len(packed.pieces),  # rows beyond them belong to no piece
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.feed_forward,
-        max_position_embeddings=sizes.positions,
-        type_vocab_size=sizes.types,
-        layer_norm_eps=1e-12,
-        hidden_act="gelu",
-        pad_token_id=_SPECIAL.index("<pad>"),
-    )
     with torch.device("meta"):
-        model = BertModel(config, add_pooling_layer=False)
-    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-    state = {
-        ours: packed.tensor(theirs, shapes[ours]).to(dtype) for ours, theirs in _names(sizes.layers)
-    }
+        model = BertModel(BertConfig.from_dict(_config(packed)), add_pooling_layer=False)
+    state = {name: value.to(dtype) for name, value in packed_tensors(packed)[1].items()}
     model.load_state_dict(state, strict=True, assign=True)
     for name, buffer in _positions(model):
         model.embeddings.register_buffer(name, buffer, persistent=False)
     model.train(False)
     return model
+
+
+def packed_tensors(packed: PackedModel) -> tuple[Shape, dict[str, Tensor]]:
+    """Return the sizes of the backbone and its tensors in float32, by transformers' names."""
+    shape = read_shape(_config(packed))
+    assert shape is not None  # it is a BERT
+    names = dict(_names(shape.layers))
+    return shape, {ours: packed.tensor(names[ours], size) for ours, size in shape.tensors()}
+
+
+def _config(packed: PackedModel) -> dict[str, Any]:
+    sizes = packed.sizes
+    return {
+        "model_type": "bert",
+        "vocab_size": len(packed.pieces),  # rows beyond them belong to no piece
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.feed_forward,
+        "max_position_embeddings": sizes.positions,
+        "type_vocab_size": sizes.types,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+        "pad_token_id": _SPECIAL.index("<pad>"),
+    }
 
 
 def _positions(model: BertModel) -> Iterator[tuple[str, Tensor]]:
@@ -211,7 +217,28 @@ def _names(layers: int) -> Iterator[tuple[str, str]]:
                 yield f"encoder.layer.{layer}.{ours}.{kind}", f"l{layer}.{theirs}.{letter}"
 
 
-def _tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerFast:
+def packed_tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerFast:
+    """Return XLM-R's tokenizer as transformers has it; arguments as for ``packed_reader``."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=_backend(packed, character_map),
+        model_max_length=packed.sizes.positions,
+        **XLM_ROBERTA,
+    )
+
+
+def packed_reader(packed: PackedModel, character_map: Path) -> TextTokenizer:
+    """Return the same for reading texts alone.
+
+    character_map: ``nmt_nfkc`` of SentencePiece 0.1.99 to 0.2.0, compressed; a later one's differs.
+    """
+    backend = _backend(packed, character_map)
+    backend.add_special_tokens(list(dict.fromkeys(XLM_ROBERTA.values())))
+    return of_backend(backend, XLM_ROBERTA)
+
+
+def _backend(packed: PackedModel, character_map: Path) -> Tokenizer:
     """Return Unigram over the file's pieces, between SentencePiece's character map and a frame."""
     vocabulary = list(zip(packed.pieces, packed.scores.tolist(), strict=True))
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>")))
@@ -230,14 +257,4 @@ def _tokenizer(packed: PackedModel, character_map: Path) -> PreTrainedTokenizerF
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_max_length=packed.sizes.positions,
-    )
+    return tokenizer

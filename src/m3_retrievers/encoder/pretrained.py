@@ -10,63 +10,40 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from m3_retrievers.encoder.files import check_safetensors, converted, is_there, read_json
 from m3_retrievers.encoder.source import tokenizer_file, weight_files
+from m3_retrievers.encoder.weights import check_finite, read_config
 from m3_retrievers.errors import CheckpointError
 
-# Keys by which a config.json would have transformers read or run something else.
-_REFUSED = {
-    "quantization_config": "a quantized backbone",
-    "transformers_weights": "a file of weights by another name",
-}
 _TOKENIZER_JSON = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "vocab_size",
-)
-_MOST_LAYERS = 200
-_LARGEST = 2**31 - 1
 
 
 def load_config(folder: Path) -> Any:
     """Return the backbone's configuration, checked; CheckpointError for what cannot be one."""
     path = folder / "config.json"
-    content = read_json(path)
-    kind = content.get("model_type")
+    kind = read_json(path).get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{path} has the model_type {kind!r:.60}, expected one that transformers knows. Code "
             "that comes with a model is never run: use a model of a known type, or update "
             "transformers."
         )
-    for key, what in _REFUSED.items():
-        if content.get(key) is not None:
-            raise CheckpointError(
-                f"{path} asks for {what} ({key}), expected plain weights. Save the model without "
-                "it, in float32, bfloat16 or float16."
-            )
-    _check_numbers(path, content)
+    read_config(folder)
     with _reading(folder, "a configuration"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # the file may name kernels of a hub here; None is transformers' own choice
@@ -143,7 +120,7 @@ def _complete(kind: Any, folder: Path, dtype: torch.dtype, *, what: str, advice:
             f"{folder} lacks {len(missing)} of {what} tensors ({', '.join(missing[:3])}…): "
             f"they would be random. {advice}"
         )
-    _check_finite(folder, model, dtype)
+    check_finite(folder, dict(model.named_parameters()), dtype)
     model.eval()
     return model
 
@@ -161,20 +138,6 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
     message = f"{folder} is expected to hold {what} that can be read, and does not"
     with quiet_transformers(), converted(message, "Copy or download its files again."):
         yield
-
-
-def _check_numbers(path: Path, content: Mapping[str, Any]) -> None:
-    for key in _SIZES:
-        value = content.get(key)
-        if value is None:
-            continue
-        largest = _MOST_LAYERS if key == "num_hidden_layers" else _LARGEST
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 1 <= value <= largest:
-            raise CheckpointError(
-                f"{path} expects {key} to be an integer from 1 to {largest:,}, got {value!r:.40}. "
-                "Copy the model's own config.json."
-            )
 
 
 def _check_sizes(path: Path, config: Any) -> None:
@@ -221,16 +184,6 @@ def _check_amount(folder: Path, config: Any) -> None:
             f"{folder}/config.json describes a backbone of {wanted:,} numbers, and its files of "
             f"weights hold {held:,} bytes. Use the configuration and the weights of one model."
         )
-
-
-def _check_finite(folder: Path, model: nn.Module, dtype: torch.dtype) -> None:
-    for name, value in model.named_parameters():
-        # both ends at once, without a copy: 2.3 GB take 0.3 s
-        if value.numel() and not torch.stack(torch.aminmax(value.detach())).isfinite().all():
-            raise CheckpointError(
-                f"{folder} expects finite weights, got NaN or infinity in {name} (read as "
-                f"{dtype}). Copy the weights again, or use dtype='float32'."
-            )
 
 
 def _check_output(folder: Path, model: Any) -> None:

@@ -120,18 +120,20 @@ def run_pieces(
     run: Callable[[NDArray[np.int64]], None],
     *,
     budget: int,
+    padded: bool,
     done: Callable[[int], object],
 ) -> None:
     """Call ``run`` with the pieces of each batch, by their places, without gradients.
 
-    done: is told how many of the call's texts a batch finished.
+    budget: tokens of a batch; padded: with its padding. done: is told how many of the call's
+    texts a batch finished.
     """
     lengths = np.array([len(piece.ids) for piece in reading.pieces], np.int64)
     copies = np.bincount(reading.given, minlength=len(reading.texts))
     # a text is counted as often as it was given, when its first piece is done
     counts = np.array([copies[p.text] if p.start == 0 else 0 for p in reading.pieces], np.int64)
     with torch.inference_mode():
-        for rows in run_batches(lengths, run, budget=budget):
+        for rows in run_batches(lengths, run, budget=budget, padded=padded):
             done(int(counts[rows].sum()))
 
 

@@ -63,7 +63,8 @@ class ReadingEncoder(BaseEncoder):
 
     def terms(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's spelling of sparse columns."""
-        return list(self.tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
+        tokenizer = self._reader(query=False).tokenizer
+        return list(tokenizer.convert_ids_to_tokens([int(id) for id in ids]))
 
     def measure(self, texts: Sequence[str], *, query: bool) -> NDArray[np.int64]:
         """Return (n,) how many tokens of each text enter the model, without running it.

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from huggingface_hub import snapshot_download
-
 from m3_retrievers.encoder.adapter import Adapter, find_adapter
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.files import is_there, read_json
 from m3_retrievers.encoder.heads import COLBERT_FILE, SPARSE_FILE, HeadSpec, head_file
 from m3_retrievers.encoder.mini import (
@@ -26,7 +25,6 @@ from m3_retrievers.encoder.mini import (
     bundled,
     locate_ours,
     locate_weights,
-    sha256,
 )
 from m3_retrievers.errors import CheckpointError, InputError
 from m3_retrievers.types.plan import HybridWeights
@@ -101,7 +99,7 @@ def locate(
 def fingerprint(source: Source, settings: dict[str, Any]) -> str:
     """Return a SHA-256 over weights, heads, tokenizer, config and vector-shaping settings.
 
-    Every byte of the weights counts; at 2.3 GB this takes about two seconds.
+    Every byte of the weights counts; see ``checksums`` for how often they are read.
     """
     digest = hashlib.sha256()
     shape = {"pooling": source.pooling, **settings}
@@ -197,6 +195,8 @@ def _folder(name: str, revision: str | None) -> Path:
         path = Path(name).expanduser()
         if path.is_dir():
             return path
+        from huggingface_hub import snapshot_download  # takes 0.3 s, of which a folder needs none
+
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

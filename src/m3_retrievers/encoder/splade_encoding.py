@@ -44,7 +44,7 @@ def encode_terms(
         for at, row in enumerate(rows.tolist()):
             pieces[row] = sp.csr_array(found[[at]])
 
-    run_pieces(reading, run, budget=budget, done=done)
+    run_pieces(reading, run, budget=budget, padded=True, done=done)
     joined = _joined(reading, [piece for piece in pieces if piece is not None], model.pooling)
     return Representations(sparse=_largest_terms(joined, top_terms))
 

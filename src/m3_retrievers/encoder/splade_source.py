@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.files import is_there, read_json
-from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.source import stable_config, tokenizer_file, weight_files
 from m3_retrievers.errors import CheckpointError, InputError
 

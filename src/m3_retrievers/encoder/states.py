@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.forward import hidden_states as states_of
-from m3_retrievers.encoder.forward import pad
+from m3_retrievers.encoder.forward import pack
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.reading import Reading, read_texts, run_pieces
 from m3_retrievers.encoder.settings import choose_budget
@@ -43,13 +44,14 @@ def hidden_states(
 
     def run(rows: NDArray[np.int64]) -> None:
         chosen = [pieces[row] for row in rows]
-        hidden = states_of(model, pad(chosen, pad_id=model.pad_id, device=encoder.device))
-        for row, piece, states in zip(rows.tolist(), chosen, hidden.cpu().numpy(), strict=True):
-            found[row] = states[: len(piece.ids)].copy()
+        batch = pack(chosen, device=encoder.device)
+        parts = torch.split(states_of(model, batch).cpu(), list(batch.lengths))
+        for row, states in zip(rows.tolist(), parts, strict=True):
+            found[row] = states.numpy().copy()
 
     whole = Reading([""] * len(pieces), [], pieces, np.zeros(0, bool), np.arange(len(pieces)))
     budget = choose_budget(settings.batch_tokens, encoder.device)
-    run_pieces(whole, run, budget=budget, done=lambda _: None)
+    run_pieces(whole, run, budget=budget, padded=not model.is_packed, done=lambda _: None)
     return found
 
 

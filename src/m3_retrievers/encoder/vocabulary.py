@@ -8,7 +8,6 @@ from typing import Any
 
 from m3_retrievers.encoder.files import is_there, read_json
 from m3_retrievers.encoder.pieces import Frame, find_frame
-from m3_retrievers.encoder.pretrained import load_tokenizer
 from m3_retrievers.errors import CheckpointError
 
 # How XLM-R's pieces spell the beginning of a word; alone it stands for white space.
@@ -53,6 +52,8 @@ def load_vocabulary(folder: Path, *, max_length: int) -> Vocabulary:
     Its size is the model's where the folder has a config.json, which may be above the
     tokenizer's. Raises CheckpointError without a tokenizer.
     """
+    from m3_retrievers.encoder.pretrained import load_tokenizer  # transformers: 1 s to import
+
     tokenizer = load_tokenizer(folder)
     size = int(tokenizer.backend_tokenizer.get_vocab_size())
     if is_there(folder / "config.json"):

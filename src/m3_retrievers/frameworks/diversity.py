@@ -28,7 +28,7 @@ def mmr(query: Floats, documents: Floats, *, k: int, trade_off: float = TRADE_OF
             f"{trade_off!r:.60}."
         )
     length = float(np.linalg.norm(query)) or 1.0
-    nearness = documents @ query / length  # (d,)
+    nearness = _products(documents, query) / length  # (d,)
     likeness = np.full(len(documents), -np.inf)  # to the nearest of those chosen
     chosen: list[int] = []
     while len(chosen) < min(k, len(documents)):
@@ -37,5 +37,11 @@ def mmr(query: Floats, documents: Floats, *, k: int, trade_off: float = TRADE_OF
         value[chosen] = -np.inf
         best = int(np.argmax(value))
         chosen.append(best)
-        likeness = np.maximum(likeness, documents @ documents[best])
+        likeness = np.maximum(likeness, _products(documents, documents[best]))
     return chosen
+
+
+def _products(documents: Floats, vector: Floats) -> Floats:
+    """Return (d,) each row's product, equal for equal rows: BLAS rounds by a row's place."""
+    found: Floats = np.einsum("dh,h->d", documents, vector)
+    return found

@@ -73,7 +73,7 @@ def _compiled() -> IntProducts | None:
     from numba import njit
 
     # 16,384 × 1,024 in 0.5 ms on one core, by torch in 1.7
-    @njit(nogil=True)  # type: ignore[untyped-decorator]
+    @njit(nogil=True)
     def fill(rows: Any, query: Any, products: Any) -> None:
         for row in range(rows.shape[0]):
             total = np.int32(0)

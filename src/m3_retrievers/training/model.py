@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
-from m3_retrievers.encoder.forward import Padded, Pass, hidden_states, project
+from m3_retrievers.encoder.forward import Batch, Pass, hidden_states, pack, project
 from m3_retrievers.encoder.heads import Heads
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.training.collate import Step
@@ -67,7 +67,7 @@ class M3Module(nn.Module):
         self.modes = tuple(modes)
         self.loss = loss
         self.precision = precision
-        self._passes = Passes(sub_batch_tokens, gradient_caching, model.pad_id)
+        self._passes = Passes(sub_batch_tokens, gradient_caching)
         self._contrast = Contrast(loss, in_batch_negatives, cross_device_negatives)
 
     @classmethod
@@ -135,17 +135,18 @@ class M3Module(nn.Module):
         """
         heads = self.first_heads if first else self.heads
         passes = replace(self._passes, caching=self._passes.caching and not first)
-        order, parts = passes(pieces, partial(self._run, heads=heads), device=self.device)
-        return self._joined(order, parts)
+        join = partial(pack, device=self.device)
+        order, parts = passes(pieces, partial(self._run, heads=heads), join=join)
+        return self._joined(order.to(self.device), parts)
 
-    def _run(self, batch: Padded, heads: Heads) -> Pass:
+    def _run(self, batch: Batch, heads: Heads) -> Pass:
         model = replace(self.checkpoint, backbone=self.backbone, heads=heads)
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=low):
             hidden = hidden_states(model, batch)
         return project(model, hidden, batch, outputs=self.modes)
 
-    def _joined(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Encoded:
+    def _joined(self, at: Tensor, parts: list[tuple[Batch, Pass]]) -> Encoded:
         """Return the sub-batches as one record, in the pieces' own order.
 
         at: the piece of each row of the parts.
@@ -158,17 +159,25 @@ class M3Module(nn.Module):
             terms = self._terms(at, parts)
         if "colbert" in self.modes:
             vectors = torch.cat([one.vectors for _, one in parts if one.vectors is not None])
-            sizes = torch.cat([(batch.mask & ~batch.cls_places).sum(1) for batch, _ in parts])
+            sizes = torch.tensor(
+                [
+                    length - own
+                    for batch, _ in parts
+                    for length, own in zip(batch.lengths, batch.cls_counts, strict=True)
+                ],
+                device=self.device,
+            )
             rows = torch.repeat_interleave(at, sizes)
             offsets = torch.cat([sizes.new_zeros(1), sizes[back].cumsum(0)])
             # a stable sort by piece keeps each piece's tokens in their order
             colbert = TokenVectors(vectors[torch.argsort(rows, stable=True)], offsets)
         return Encoded(len(at), dense, terms, colbert)
 
-    def _terms(self, at: Tensor, parts: list[tuple[Padded, Pass]]) -> Terms:
+    def _terms(self, at: Tensor, parts: list[tuple[Batch, Pass]]) -> Terms:
         weights = torch.cat([one.weights for _, one in parts if one.weights is not None])
-        ids = torch.cat([batch.ids[batch.mask] for batch, _ in parts])
-        rows = torch.repeat_interleave(at, torch.cat([batch.mask.sum(1) for batch, _ in parts]))
+        ids = torch.cat([batch.ids for batch, _ in parts])
+        lengths = [length for batch, _ in parts for length in batch.lengths]
+        rows = torch.repeat_interleave(at, torch.tensor(lengths, device=self.device))
         dropped = torch.tensor(self.checkpoint.dropped_ids, device=self.device)
         kept = ~torch.isin(ids, dropped)
         return Terms(weights[kept], ids[kept], rows[kept])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from m3_retrievers.checks import require_package
 from m3_retrievers.encoder.checkpoint import Checkpoint, load
-from m3_retrievers.encoder.forward import hidden_states, pad
+from m3_retrievers.encoder.forward import hidden_states, pack
 from m3_retrievers.encoder.heads import Heads, HeadSpec
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.encoder.settings import choose_device
@@ -113,7 +113,7 @@ def _source(model: str) -> Source:
 
 
 def _width(model: Checkpoint) -> int:
-    return int(model.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    return model.hidden_size
 
 
 def _colbert_head(model: Checkpoint, settings: TrainSettings) -> nn.Module:
@@ -141,8 +141,7 @@ def _start_from_idf(model: Checkpoint, texts: Sequence[str], settings: TrainSett
     device = choose_device(None)
     model.backbone.to(device)
     for piece in cut(tokens, model.frame, max_length=limit, truncation="error"):
-        batch = pad([piece], pad_id=model.pad_id, device=device)
-        states.append(hidden_states(model, batch)[0].cpu())
+        states.append(hidden_states(model, pack([piece], device=device)).cpu())
         ids += piece.ids.tolist()
     model.backbone.to("cpu")
     hidden = torch.cat(states).double()

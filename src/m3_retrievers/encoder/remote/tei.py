@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.files import map_tensors
-from m3_retrievers.encoder.forward import pad, project
+from m3_retrievers.encoder.forward import pack, project
 from m3_retrievers.encoder.heads import (
     COLBERT_FILE,
     SPARSE_FILE,
@@ -28,7 +29,6 @@ from m3_retrievers.encoder.heads import (
     load_heads,
 )
 from m3_retrievers.encoder.lazy import Lazy
-from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece, Truncation, without_surrogates
 from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.recent import Keep
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 # A token's 1,024 numbers are about 12 kB of JSON: 2,048 tokens make an answer of 25 MB.
 _CONNECTION = Connection(batch_tokens=2_048)
+_STATES = "hidden states (token, width)"
 _CLIENT_BATCH = 32  # what the server admits when it does not say
 
 
@@ -215,12 +216,12 @@ class TeiEncoder(TokenizedEncoder):
         if self._hidden is None:
             self._hidden = numbers(answer, given[0], (None, None), what="hidden states").shape[1]
             self._widths["dense"] = self._hidden
-        batch = pad(pieces, pad_id=0, device=torch.device("cpu"))
-        hidden = torch.zeros((*batch.ids.shape, self._hidden))
-        for row, (one, piece) in enumerate(zip(given, pieces, strict=True)):
-            shape = (len(piece.ids), self._hidden)
-            states = numbers(answer, one, shape, what="hidden states (token, width)")
-            hidden[row, : len(states)] = torch.from_numpy(states)
+        states = [
+            numbers(answer, one, (len(piece.ids), self._hidden), what=_STATES)
+            for one, piece in zip(given, pieces, strict=True)
+        ]
+        batch = pack(pieces, device=torch.device("cpu"))
+        hidden = torch.from_numpy(np.concatenate(states))
         with torch.inference_mode():
             result = project(
                 self._project.get(),

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.encoder.batching import plan_batches
+from m3_retrievers.encoder.checksums import sha256
 from m3_retrievers.encoder.collect import Collector
 from m3_retrievers.encoder.lazy import Lazy
-from m3_retrievers.encoder.mini import sha256
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.reading_encoder import ReadingEncoder

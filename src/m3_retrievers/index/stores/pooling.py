@@ -8,7 +8,6 @@ vectors, which keeps most of what late interaction finds with half or a third of
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.types.packed import Floats, MultiVectors
@@ -34,6 +33,9 @@ def _pooled(vectors: Floats, factor: int) -> Floats:
     """Return the mean of each cluster (c, h), in the order in which the clusters begin."""
     if len(vectors) < 2:
         return vectors
+    # a tenth of a second to import, for an option that few indexes have
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     # of vectors of length 1, euclidean distances order pairs as cosines do
     tree = linkage(vectors, method="ward")
     labels = fcluster(tree, t=-(-len(vectors) // factor), criterion="maxclust")

@@ -86,7 +86,7 @@ def compiled() -> AddPostings | None:
 
     # Not fastmath, which may round a product and a sum as one. Unsigned positions spare a test
     # for negative ones, and with it two thirds of the time.
-    @njit(nogil=True)  # type: ignore[untyped-decorator]
+    @njit(nogil=True)
     def add(sums: Any, rows: Any, weights: Any, firsts: Any, lasts: Any, factors: Any) -> None:
         for term in range(len(firsts)):
             factor = factors[term]

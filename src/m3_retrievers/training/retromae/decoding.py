@@ -83,7 +83,8 @@ class RetroMAEModule(nn.Module):
         ).last_hidden_state
         encoder = self._loss(hidden[batch.masked], clean.ids[batch.masked])
         places = clean.cls_places if self.pooling == "cls" else clean.mask
-        decoded = self.decode(pool(hidden, places), clean)
+        sentence = pool(hidden[places], places.sum(1).tolist())
+        decoded = self.decode(sentence, clean)
         predicted = clean.mask & ~clean.cls_places
         predicted[torch.arange(len(predicted)), clean.mask.sum(1) - 1] = False  # SEP
         return RetroMAELosses(encoder, self._loss(decoded[predicted], clean.ids[predicted]))

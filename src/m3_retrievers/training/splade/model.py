@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from m3_retrievers.encoder.forward import Padded
+from m3_retrievers.encoder.forward import Padded, pad
 from m3_retrievers.encoder.pieces import Piece
 from m3_retrievers.encoder.splade_model import SpladeModel, last_states
 from m3_retrievers.training.collate import Step
@@ -53,7 +54,7 @@ class SpladeModule(nn.Module):
         scale = torch.ones(model.vocabulary_size) if flops_scale is None else flops_scale
         self.register_buffer("flops_scale", scale, persistent=False)
         self._low_precision = settings.precision == "bfloat16"
-        self._passes = Passes(settings.sub_batch_tokens, settings.gradient_caching, model.pad_id)
+        self._passes = Passes(settings.sub_batch_tokens, settings.gradient_caching)
         self._contrast = Contrast(
             LossSettings(temperature=settings.splade.temperature),
             settings.in_batch_negatives,
@@ -84,7 +85,9 @@ class SpladeModule(nn.Module):
 
     def encode(self, pieces: Sequence[Piece]) -> Encoded:
         """Return the terms of n pieces with weights above 0, with gradients."""
-        order, parts = self._passes(pieces, self._run, device=self.device)
+        join = partial(pad, pad_id=self.model.pad_id, device=self.device)
+        order, parts = self._passes(pieces, self._run, join=join)
+        order = order.to(self.device)
         start, rows = 0, []
         for batch, terms in parts:
             rows.append(order[start + terms.rows])
