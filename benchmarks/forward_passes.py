@@ -61,9 +61,7 @@ class Passes:
 
         encoder._compute = told  # type: ignore[method-assign]
         encoder.checkpoint.backbone.register_forward_pre_hook(
-            lambda _module, _args, options: self.counts.update(
-                {role[-1]: len(options["input_ids"])}
-            ),
+            lambda _module, _args, options: self.counts.update({role[-1]: len(options["lengths"])}),
             with_kwargs=True,
         )
 

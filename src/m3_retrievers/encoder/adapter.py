@@ -36,6 +36,8 @@ _MERGEABLE: Mapping[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva"),
 }
+# BERT's head for pairs of sentences, which no representation is made of.
+_UNREAD = "pooler."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def merge(adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     path, changed = adapter.folder / WEIGHTS, {}
     for name, (low, up) in _pairs(map_tensors(path), path).items():
+        if name not in weights and name.startswith(_UNREAD):
+            continue
         if name not in weights:
             raise CheckpointError(
                 f"{path} has a delta for {name}, and the backbone has no linear layer of that "
