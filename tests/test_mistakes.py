@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from m3_retrievers import Hit, HybridRetriever, M3Encoder, ReciprocalRankFusion
+from m3_retrievers import (
+    Hit,
+    HybridRetriever,
+    HybridWeights,
+    M3Encoder,
+    Recall,
+    ReciprocalRankFusion,
+)
 from m3_retrievers.errors import (
     CallError,
     FilterError,
@@ -109,6 +116,8 @@ def test_an_encoder_is_shared_by_copies_and_loaded_anew_by_other_processes(encod
         (lambda r: HybridRetriever(), r"HybridRetriever expects encoder=, got none"),
         (lambda r: HybridRetriever(r.encoder, wieghts=None), r"Did you mean weights=\?"),
         (lambda r: ReciprocalRankFusion(c=60), r"Did you mean k=\?"),
+        (lambda r: Recall(sparse=10), r"Did you mean lexical=\?"),
+        (lambda r: HybridWeights(lexical=0.3), r"Did you mean sparse=\?"),
         (lambda r: M3Encoder.from_pretrained("m3-mini", use_fp16=True), r"mean precision=\?"),
         (lambda r: M3Encoder.from_pretrained("m3-mini", dtype="auto"), r"mean precision=\?"),
         (lambda r: M3Encoder.from_pretrained("m3-mini", trust_remote_code=True), "never run"),

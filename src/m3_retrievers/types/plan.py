@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from m3_retrievers.checks import check_k
 from m3_retrievers.errors import InputError
+from m3_retrievers.habits import guided
 from m3_retrievers.types.hits import Ranking
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
@@ -24,6 +25,7 @@ LEGS: tuple[Mode, ...] = ("dense", "sparse", "bm25")
 DEFAULT_LEGS: tuple[Mode, ...] = ("dense", "sparse")
 
 
+@guided()
 @dataclass(frozen=True, slots=True)
 class HybridWeights:
     """How much each mode counts in the hybrid score.
@@ -94,6 +96,7 @@ def check_weights(
     return as_weights(weights) or default
 
 
+@guided()
 @dataclass(frozen=True, slots=True)
 class Recall:
     """How many documents each leg recalls; None ranks every document.
