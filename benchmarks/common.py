@@ -119,6 +119,19 @@ def spread(values: list[int]) -> dict[str, float]:
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
+def read_result(target: Path) -> dict[str, Any]:
+    """Return what was kept, {} for nothing: a part that is run again replaces its own."""
+    held: dict[str, Any] = json.loads(target.read_text("utf-8")) if target.exists() else {}
+    return held
+
+
+def put_table(page: Path, name: str, table: str) -> None:
+    """Put a table between its marks on a page."""
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, rest = page.read_text("utf-8").split(first)
+    page.write_text(f"{before}{first}\n{table}\n{last}{rest.split(last)[1]}", "utf-8")
+
+
 def write_result(target: Path, result: dict[str, Any]) -> None:
     """Write the raw numbers behind a table of README.md."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from common import RESULTS
+from common import RESULTS, put_table
 
 PAGE = Path(__file__).with_name("homes.md")
 PICTURE = RESULTS / "homes.png"
@@ -32,17 +31,11 @@ Run = dict[str, Any]
 
 def write_page(held: dict[str, Any]) -> None:
     """Put the tables between their marks in ``homes.md``, and draw the picture."""
-    text = PAGE.read_text("utf-8")
     tables = {"agree": agreement(held["agree"])}
     shapes = sorted({(run["documents"], run["colbert"]) for run in held["runs"]})
     tables["measured"] = "\n\n".join(measured(held["runs"], *shape) for shape in shapes)
     for name, table in tables.items():
-        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        pattern = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
-        text = re.sub(
-            pattern, lambda _, t=table, m=marks: f"{m[0]}\n{t}\n{m[1]}", text, flags=re.DOTALL
-        )
-    PAGE.write_text(text, "utf-8")
+        put_table(PAGE, name, table)
     draw([run for run in held["runs"] if "query_ms" in run])
 
 

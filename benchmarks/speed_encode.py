@@ -29,6 +29,7 @@ import torch
 from common import (
     RESULTS,
     machine,
+    read_result,
     standard_library_questions,
     standard_library_texts,
     write_result,
@@ -284,7 +285,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     warnings.simplefilter("ignore", TruncationWarning)
-    result: dict[str, Any] = {"machine": machine(threads=options.threads), "rows": {}}
+    result = {"rows": {}, **read_result(options.result)}
+    result["machine"] = machine(threads=options.threads)
     for name in options.only:
         begun = time.perf_counter()
         found = result["rows"][name] = ROWS[name](options.models)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, machine, timed, write_result
+from common import RESULTS, machine, read_result, timed, write_result
 from scipy import sparse as sp
 from taking_turns import shown, take_turns
 
@@ -361,7 +361,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULTS / "speed_scoring.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"machine": machine(threads=options.threads)}
+    result = {**read_result(options.result), "machine": machine(threads=options.threads)}
     for name in options.only:
         seconds, result[name] = timed(lambda name=name: PARTS[name](options))
         _print(name, result[name])
