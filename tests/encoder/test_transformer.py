@@ -51,6 +51,18 @@ def test_a_packed_layer_is_the_plain_one(count, rows, columns):
     assert off(found, plain) <= 4e-7
 
 
+@pytest.mark.skipif(not can_pack(torch.float32), reason="this PyTorch has no such oneDNN layer")
+def test_few_shapes_reach_the_product_whatever_the_number_of_rows(monkeypatch):
+    """oneDNN keeps what it made for each of them."""
+    made, seen = PackedLinear(*layer(24, 8)), set()
+    product = made._product
+    monkeypatch.setattr(made, "_product", lambda rows: seen.add(len(rows)) or product(rows))
+    with torch.inference_mode():
+        for count in range(1, 1200, 7):
+            assert len(made(torch.zeros(count, 24))) == count
+    assert len(seen) <= 32
+
+
 @pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no such oneDNN layer")
 def test_eight_bits_are_near_and_a_large_row_takes_nothing_from_a_small_one():
     weight, bias = layer(384, 96)
