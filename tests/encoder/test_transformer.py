@@ -10,15 +10,12 @@ import torch
 from transformers import AutoModel
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.encoder import linear as linear_module
 from m3_retrievers.encoder.attention import _padded, attend
 from m3_retrievers.encoder.checkpoint import load, load_for_inference
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.linear import (
     Int8Linear,
-    PackedLinear,
     PlainLinear,
-    can_pack,
     can_quantize,
     make_linear,
 )
@@ -26,6 +23,8 @@ from m3_retrievers.encoder.precision import choose_precision, why
 from m3_retrievers.encoder.source import locate
 from m3_retrievers.encoder.transformer import Transformer, read_shape
 from m3_retrievers.errors import InputError
+from m3_retrievers.scoring import packed_product
+from m3_retrievers.scoring.packed_product import PackedProduct, can_pack
 
 CPU = torch.device("cpu")
 
@@ -47,14 +46,14 @@ def test_a_packed_layer_is_the_plain_one(count, rows, columns):
     weight, bias = layer(rows, columns)
     given = torch.randn(count, rows, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        found, plain = (kind(weight, bias)(given) for kind in (PackedLinear, PlainLinear))
+        found, plain = (kind(weight, bias)(given) for kind in (PackedProduct, PlainLinear))
     assert off(found, plain) <= 4e-7
 
 
 @pytest.mark.skipif(not can_pack(torch.float32), reason="this PyTorch has no such oneDNN layer")
 def test_few_shapes_reach_the_product_whatever_the_number_of_rows(monkeypatch):
     """oneDNN keeps what it made for each of them."""
-    made, seen = PackedLinear(*layer(24, 8)), set()
+    made, seen = PackedProduct(*layer(24, 8)), set()
     product = made._product
     monkeypatch.setattr(made, "_product", lambda rows: seen.add(len(rows)) or product(rows))
     with torch.inference_mode():
@@ -81,12 +80,12 @@ def test_a_pytorch_without_the_operators_computes_plainly(monkeypatch):
         def __init__(self, *_):
             raise AttributeError("no such operator")
 
-    monkeypatch.setattr(linear_module, "PackedLinear", Missing)
-    linear_module.can_pack.cache_clear()
+    monkeypatch.setattr(packed_product, "PackedProduct", Missing)
+    can_pack.cache_clear()
     try:
         assert isinstance(make_linear(*layer(8, 8), precision="fp32"), PlainLinear)
     finally:
-        linear_module.can_pack.cache_clear()
+        can_pack.cache_clear()
 
 
 def test_an_operator_that_is_wrong_is_not_used():
@@ -94,7 +93,7 @@ def test_an_operator_that_is_wrong_is_not_used():
         def __call__(self, rows):
             return super().__call__(rows) * 1.01
 
-    assert not linear_module._agrees(Wrong, torch.float32, 2e-6)
+    assert not packed_product.agrees(Wrong, torch.float32, most=2e-6)
 
 
 def test_sequences_end_to_end_attend_as_padded_ones_do():

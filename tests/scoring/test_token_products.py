@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from m3_retrievers import scoring
+from m3_retrievers.scoring import packed_product
 from m3_retrievers.scoring import token_products as kernel
+from m3_retrievers.scoring.packed_product import can_pack
 from m3_retrievers.types.packed import MultiVectors
 
 
@@ -30,9 +32,9 @@ def plain(queries, documents):
 @pytest.mark.parametrize("tokens", [1, 14, 16, 17])
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_kernel_equals_the_plain_maxsim(dtype, at_once, tokens, packed, monkeypatch):
-    if packed and not kernel._packing_holds():
+    if packed and not can_pack(torch.float32):
         pytest.skip("this torch lacks the private operations, or they changed")
-    monkeypatch.setattr(kernel, "_packing_holds", lambda: packed)
+    monkeypatch.setattr(kernel, "can_pack", lambda _: packed)
     monkeypatch.setattr(kernel, "_VALUES_AT_ONCE", at_once)
     queries = pack([tokens, 0, 3], width=16, seed=1)
     documents = pack([5, 0, 1, 12, 0], width=16, seed=2, dtype=dtype)
@@ -41,15 +43,15 @@ def test_the_kernel_equals_the_plain_maxsim(dtype, at_once, tokens, packed, monk
 
 
 def test_without_its_private_operations_torch_multiplies_by_its_public_ones(monkeypatch):
-    kernel._packing_holds.cache_clear()
-
     def gone(*_):
         raise AttributeError
 
+    can_pack.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(kernel, "_onednn_product", gone)
-        assert not kernel._packing_holds()
-    kernel._packing_holds.cache_clear()
+        patch.setattr(packed_product, "PackedProduct", gone)
+        assert not can_pack(torch.float32)
+        assert kernel._packed(torch.ones(8, 16)) is None
+    can_pack.cache_clear()
 
 
 def test_it_does_not_matter_how_documents_are_cut_into_pieces():

@@ -13,7 +13,6 @@ from m3_retrievers import SpladeEncoder
 from m3_retrievers.errors import CheckpointError, InputError, TrainingError, TrainingWarning
 from m3_retrievers.training import (
     BatchSettings,
-    Example,
     LoraSettings,
     LossSettings,
     SpladeSettings,
@@ -23,18 +22,10 @@ from m3_retrievers.training import (
     write_examples,
 )
 from splade_checkpoints import write_router, write_tiny_splade
+from training_examples import EXAMPLES
 
 pytestmark = pytest.mark.slow
 
-TOPICS = ["river", "plant", "moon", "bread", "horse", "stone", "music", "winter"]
-EXAMPLES = [
-    Example(
-        query=f"what is said of the {topic} number {n}",
-        positives=(f"the {topic} is old and has the number {n} in every tale",),
-        negatives=(f"the {TOPICS[n - 3]} is new", f"a {TOPICS[n - 5]} has no number {n}"),
-    )
-    for n, topic in enumerate(TOPICS)
-]
 TEXTS = [one.query for one in EXAMPLES]
 
 

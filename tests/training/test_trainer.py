@@ -23,18 +23,9 @@ from m3_retrievers.training import (
     write_examples,
 )
 from m3_retrievers.training.guards import SparseGuard, check_loss
+from training_examples import EXAMPLES
 
 pytestmark = pytest.mark.slow
-
-TOPICS = ["river", "plant", "moon", "bread", "horse", "stone", "music", "winter"]
-EXAMPLES = [
-    Example(
-        query=f"what is said of the {topic} number {n}",
-        positives=(f"the {topic} is old and has the number {n} in every tale",),
-        negatives=(f"the {TOPICS[n - 3]} is new", f"a {TOPICS[n - 5]} has no number {n}"),
-    )
-    for n, topic in enumerate(TOPICS)
-]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Self-attention of sequences that lie end to end, without padding between them.
 
-One sequence never sees another, so each is attended by itself, those of equal length at once: on
-64 passages this took 16 ms where a padded batch took 34 and one mask of blocks 159 (issue 11).
+One sequence never sees another, so each is attended by itself, those of equal length at once: less
+work than a padded batch, and far less than one mask of blocks.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from m3_retrievers.scoring.packed_product import BLOCK_ROWS, PackedProduct, can_pack
 from m3_retrievers.types.packed import Floats
 
 # A product with 14 columns takes 2.5 times as long as one with 16, which fill AVX-512's
@@ -23,8 +24,6 @@ _COLUMNS = 16
 # Values widened to float32 at once: 2^19 are 2 MiB, which two cores' caches hold. 200 documents
 # of 128 × 1024 float16 take 16.6 ms on one core; with 2^18 17.9, 2^20 19.1, 2^21 24.6.
 _VALUES_AT_ONCE = 1 << 19
-# oneDNN keeps what it made for each number of rows, up to 1,024 of them: few may reach it.
-_ROWS = 64
 # A call of torch for a piece of fewer values takes longer than to put small ones together first.
 _SMALL = 1 << 15
 # Vectors up to this width are multiplied by oneDNN.
@@ -67,40 +66,15 @@ def _packed(columns: Tensor) -> Callable[[Tensor], Tensor] | None:
     1,024 rows of 384 by 16: 85 GFLOP/s on one core, where MKL's product makes 63; of 1,024: 51
     and 70.
     """
-    if len(columns) > _PACKED_WIDTH or not _packing_holds():
+    if len(columns) > _PACKED_WIDTH or not can_pack(torch.float32):
         return None
-    return _onednn_product(columns)
-
-
-def _onednn_product(columns: Tensor) -> Callable[[Tensor], Tensor]:
-    weight = torch.ops.mkldnn._reorder_linear_weight(columns.T.contiguous())
-    linear = torch.ops.mkldnn._linear_pointwise
-
-    def product(block: Tensor) -> Tensor:
-        missing = -len(block) % _ROWS
-        found: Tensor = linear(
-            pad(block, (0, 0, 0, missing)) if missing else block, weight, None, "none", [], ""
-        )
-        return found[: len(block)]
-
-    return product
-
-
-@cache
-def _packing_holds() -> bool:
-    """Return whether torch's private operations are there and do what they did."""
-    rows, columns = torch.linspace(-1, 1, 48).reshape(6, 8), torch.linspace(2, -1, 128)
-    columns = columns.reshape(8, 16)
-    try:
-        found = _onednn_product(columns)(rows)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return found.shape == (6, 16) and bool(torch.allclose(found, rows @ columns, atol=1e-5))
+    return PackedProduct(columns.T)
 
 
 def _widened(pieces: Iterable[Floats], *, width: int) -> Iterator[Tensor]:
     """Yield the rows of all pieces as float32 blocks, each good until the next one."""
-    size = max(1, _VALUES_AT_ONCE // max(1, width) // _ROWS) * _ROWS
+    size = max(1, _VALUES_AT_ONCE // max(1, width))
+    size -= size % BLOCK_ROWS if size > BLOCK_ROWS else 0
     # one buffer for all: new pages for each block would cost as much as the conversion
     buffer = torch.empty(size, width)
     waiting: list[Floats] = []
