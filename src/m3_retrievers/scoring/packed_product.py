@@ -25,15 +25,20 @@ _CLOSE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 
 class PackedProduct:
-    """x·Wᵀ + b over a matrix W (out, in) reordered once; the plain one is not kept."""
+    """x·Wᵀ + b over a matrix W (out, in) reordered once; the plain one is not kept.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    at_once: rows of one call of oneDNN's.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, at_once: int = BLOCK_ROWS
+    ) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self._bias = bias
+        self._bias, self._at_once = bias, at_once
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return (t, out) of rows (t, in)."""
-        return in_blocks(self._product, rows)
+        return in_blocks(self._product, rows, at_once=self._at_once)
 
     def _product(self, rows: Tensor) -> Tensor:
         found: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -42,10 +47,14 @@ class PackedProduct:
         return found
 
 
-def in_blocks(product: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+def in_blocks(
+    product: Callable[[Tensor], Tensor], rows: Tensor, *, at_once: int = BLOCK_ROWS
+) -> Tensor:
     """Return the product of rows (t, in), so many at a time, zeros behind the last ones."""
+    if len(rows) <= at_once and not len(rows) % _MULTIPLE:
+        return product(rows)  # most calls of MaxSim: nothing to cut, nothing to put together
     parts = []
-    for part in torch.split(rows, BLOCK_ROWS):
+    for part in torch.split(rows, at_once):
         missing = -len(part) % _MULTIPLE
         parts.append(product(functional.pad(part, (0, 0, 0, missing)) if missing else part))
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[: len(rows)]

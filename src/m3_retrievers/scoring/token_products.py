@@ -68,13 +68,13 @@ def _packed(columns: Tensor) -> Callable[[Tensor], Tensor] | None:
     """
     if len(columns) > _PACKED_WIDTH or not can_pack(torch.float32):
         return None
-    return PackedProduct(columns.T)
+    # a block is one call: of so few columns, several would cost a third more
+    return PackedProduct(columns.T, at_once=_block_rows(len(columns)))
 
 
 def _widened(pieces: Iterable[Floats], *, width: int) -> Iterator[Tensor]:
     """Yield the rows of all pieces as float32 blocks, each good until the next one."""
-    size = max(1, _VALUES_AT_ONCE // max(1, width))
-    size -= size % BLOCK_ROWS if size > BLOCK_ROWS else 0
+    size = _block_rows(width)
     # one buffer for all: new pages for each block would cost as much as the conversion
     buffer = torch.empty(size, width)
     waiting: list[Floats] = []
@@ -90,6 +90,11 @@ def _widened(pieces: Iterable[Floats], *, width: int) -> Iterator[Tensor]:
                 waiting, filled = [], 0
     if filled:
         yield _fill(buffer[:filled], waiting)
+
+
+def _block_rows(width: int) -> int:
+    size = max(1, _VALUES_AT_ONCE // max(1, width))
+    return size - (size % BLOCK_ROWS if size > BLOCK_ROWS else 0)
 
 
 def _fill(block: Tensor, parts: list[Floats]) -> Tensor:
