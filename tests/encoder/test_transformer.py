@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel
 
 from m3_retrievers import M3Encoder
-from m3_retrievers.encoder.attention import _padded, attend
+from m3_retrievers.encoder.attention import PaddedAttention, attention
 from m3_retrievers.encoder.checkpoint import load, load_for_inference
 from m3_retrievers.encoder.heads import HeadSpec
 from m3_retrievers.encoder.linear import (
@@ -57,9 +57,22 @@ def test_few_shapes_reach_the_product_whatever_the_number_of_rows(monkeypatch):
     product = made._product
     monkeypatch.setattr(made, "_product", lambda rows: seen.add(len(rows)) or product(rows))
     with torch.inference_mode():
-        for count in range(1, 1200, 7):
+        for count in range(1, 5000, 7):
             assert len(made(torch.zeros(count, 24))) == count
-    assert len(seen) <= 32
+    assert len(seen) <= 44
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_activation_within_the_product_is_the_one_behind_it(dtype):
+    if not can_pack(dtype):
+        pytest.skip("this PyTorch has no such oneDNN layer")
+    weight, bias = layer(384, 96, dtype=dtype)
+    given = torch.randn(33, 384, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.inference_mode():
+        found, plain = (
+            kind(weight, bias, activation="gelu")(given) for kind in (PackedProduct, PlainLinear)
+        )
+    assert off(found.float(), plain.float()) <= (4e-7 if dtype == torch.float32 else 5e-3)
 
 
 @pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no such oneDNN layer")
@@ -99,8 +112,9 @@ def test_an_operator_that_is_wrong_is_not_used():
 def test_sequences_end_to_end_attend_as_padded_ones_do():
     lengths = (5, 5, 3, 1, 7, 3)
     q, k, v = torch.randn(3, sum(lengths), 2, 4, generator=torch.Generator().manual_seed(0))
-    found = attend(q, k, v, lengths)
-    torch.testing.assert_close(_padded(q, k, v, lengths), found, atol=1e-6, rtol=0)
+    found = attention(lengths, like=q, width=4)(q, k, v)
+    padded = PaddedAttention(lengths, device=q.device)(q, k, v)
+    torch.testing.assert_close(padded, found, atol=1e-6, rtol=0)
     first = 0
     for length in lengths:
         part = slice(first, first + length)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse as sp
 
@@ -13,6 +14,35 @@ from m3_retrievers.encoder.forward import Pass
 from m3_retrievers.encoder.pieces import Piece, Tokens
 from m3_retrievers.types.packed import MultiVectors, TokenTable, offsets_of
 from m3_retrievers.types.representations import Output, Representations
+
+
+class Arrivals:
+    """Brings results from their device to a Collector, while the next batch is computed.
+
+    ``finish`` brings what is still on its way.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._waiting: tuple[NDArray[np.int64], Pass, torch.cuda.Event] | None = None
+
+    def put(self, rows: NDArray[np.int64], result: Pass) -> None:
+        """Take the result of the pieces ``rows``; it is not used by the caller again."""
+        if result.device_type != "cuda":
+            self._collector.put(rows, result)
+            return
+        moved = result.to_processor()  # into pages that the device writes by itself
+        done: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        self.finish()
+        self._waiting = rows, moved, done
+
+    def finish(self) -> None:
+        if self._waiting is not None:
+            rows, result, done = self._waiting
+            done.synchronize()
+            self._collector.put(rows, result)
+            self._waiting = None
 
 
 class Collector:

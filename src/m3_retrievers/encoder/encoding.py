@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from m3_retrievers.encoder.checkpoint import Checkpoint
-from m3_retrievers.encoder.collect import Collector
+from m3_retrievers.encoder.collect import Arrivals, Collector
 from m3_retrievers.encoder.forward import forward, pack
 from m3_retrievers.encoder.reading import Reading, run_pieces
 from m3_retrievers.encoder.settings import Settings, choose_budget
@@ -30,12 +30,13 @@ def encode(
     done: is told how many of the call's texts each batch finished.
     """
     collector = Collector(reading.pieces, texts=len(reading.tokens))
+    arrivals = Arrivals(collector)
     computed = _computed(model, outputs)
 
     def run(rows: NDArray[np.int64]) -> None:
         batch = pack([reading.pieces[row] for row in rows], device=device)
         result = forward(model, batch, outputs=computed, truncate_dim=settings.truncate_dim)
-        collector.put(rows, result)
+        arrivals.put(rows, result)
 
     run_pieces(
         reading,
@@ -44,6 +45,7 @@ def encode(
         padded=not model.is_packed,
         done=done,
     )
+    arrivals.finish()
     return collector.representations(
         outputs,
         tokens=reading.tokens,

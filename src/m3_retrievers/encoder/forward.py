@@ -30,12 +30,16 @@ class Projecting(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """b pieces end to end: ids (t,), how many tokens each has, and which tokens are a CLS (t,)."""
+    """b pieces end to end: ids (t,), and how many tokens each has, and how many of them are a CLS.
+
+    cls_places, other_places: where the tokens that are a CLS lie, and the others.
+    """
 
     ids: Tensor
     lengths: tuple[int, ...]
-    is_cls: Tensor
     cls_counts: tuple[int, ...]
+    cls_places: Tensor
+    other_places: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +63,20 @@ class Pass:
     weights: Tensor | None
     vectors: Tensor | None
 
+    @property
+    def device_type(self) -> str:
+        """Where it lies; on the processor where nothing was asked for."""
+        return next((one.device.type for one in self._all() if one is not None), "cpu")
+
+    def to_processor(self) -> Pass:
+        """Return the same on the processor; the copy is not waited for."""
+        return Pass(
+            *(one if one is None else one.to("cpu", non_blocking=True) for one in self._all())
+        )
+
+    def _all(self) -> tuple[Tensor | None, ...]:
+        return self.dense, self.weights, self.vectors
+
 
 def pack(pieces: Sequence[Piece], *, device: torch.device) -> Batch:
     """Return the pieces as one batch without padding."""
@@ -69,12 +87,13 @@ def pack(pieces: Sequence[Piece], *, device: torch.device) -> Batch:
     for piece, length in zip(pieces, lengths, strict=True):
         is_cls[first + piece.cls_places] = True
         first += length
-    return Batch(
-        torch.from_numpy(ids).to(device),
-        lengths,
-        torch.from_numpy(is_cls).to(device),
-        tuple(len(piece.cls_places) for piece in pieces),
+    # places and no mask: an accelerator would have to be waited for, to learn how many they are
+    moved = (
+        torch.from_numpy(one).to(device)
+        for one in (ids, np.flatnonzero(is_cls), np.flatnonzero(~is_cls))
     )
+    counts = tuple(len(piece.cls_places) for piece in pieces)
+    return Batch(next(moved), lengths, counts, *moved)
 
 
 def pad(pieces: Sequence[Piece], *, pad_id: int, device: torch.device) -> Padded:
@@ -136,14 +155,14 @@ def project(
     dense = weights = vectors = None
     if "dense" in outputs:
         if model.pooling == "cls":
-            pooled = pool(hidden[batch.is_cls], batch.cls_counts)
+            pooled = pool(hidden[batch.cls_places], batch.cls_counts)
         else:
             pooled = pool(hidden, batch.lengths)
         dense = functional.normalize(pooled[..., :truncate_dim], dim=-1)
     if "sparse" in outputs:
         weights = model.heads.term_weights(hidden)
     if "colbert" in outputs:
-        vectors = model.heads.token_vectors(hidden[~batch.is_cls])
+        vectors = model.heads.token_vectors(hidden[batch.other_places])
     return Pass(dense, weights, vectors)
 
 

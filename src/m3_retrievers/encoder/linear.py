@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from m3_retrievers.encoder.precision import Precision
-from m3_retrievers.scoring.packed_product import PackedProduct, agrees, can_pack, in_blocks
+from m3_retrievers.scoring.packed_product import (
+    Activation,
+    PackedProduct,
+    agrees,
+    can_pack,
+    in_blocks,
+)
 
 # Rows to columns: (t, in) to (t, out).
 Linear: TypeAlias = Callable[[Tensor], Tensor]
@@ -22,11 +28,11 @@ _TINY, _LARGEST, _MIDDLE = 1e-12, 127, 128
 class PlainLinear:
     """x·Wᵀ + b as PyTorch has it: the reference of the others, and what any device can do."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight, self._bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor, *, activation: Activation = "none") -> None:
+        self._weight, self._bias, self._activation = weight, bias, activation
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return functional.linear(rows, self._weight, self._bias)
+        return activated(functional.linear(rows, self._weight, self._bias), self._activation)
 
 
 class Int8Linear:
@@ -36,7 +42,8 @@ class Int8Linear:
     (Dettmers et al., LLM.int8(), arXiv 2208.07339) would leave the others few bits.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, *, activation: Activation = "none") -> None:
+        self._activation = activation
         self._scale = weight.abs().amax(dim=1).clamp(min=_TINY) / _LARGEST
         quantized = (weight / self._scale[:, None]).round().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(quantized, None)
@@ -54,20 +61,28 @@ class Int8Linear:
             quantized, 1.0, _MIDDLE, self._weight, self._scale, self._zero,
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
-        return torch.addcmul(self._bias, found, scale)
+        return activated(torch.addcmul(self._bias, found, scale), self._activation)
 
 
-def make_linear(weight: Tensor, bias: Tensor, *, precision: Precision) -> Linear:
+def activated(rows: Tensor, activation: Activation) -> Tensor:
+    """Return the activation of rows (t, out)."""
+    return functional.gelu(rows) if activation == "gelu" else rows
+
+
+def make_linear(
+    weight: Tensor, bias: Tensor, *, precision: Precision, activation: Activation = "none"
+) -> Linear:
     """Return the layer of a weight (out, in) and a bias (out,), on their device.
 
-    Neither needs to be kept by the caller; a packed layer holds copies of its own.
+    activation: what follows it, without a reading of its own where that can be had. Neither tensor
+    needs to be kept by the caller; a packed layer holds copies of its own.
     """
     if weight.device.type == "cpu":
         if precision == "int8":
-            return Int8Linear(weight, bias)
+            return Int8Linear(weight, bias, activation=activation)
         if can_pack(weight.dtype):
-            return PackedProduct(weight, bias)
-    return PlainLinear(weight, bias)
+            return PackedProduct(weight, bias, activation=activation)
+    return PlainLinear(weight, bias, activation=activation)
 
 
 @cache

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from m3_retrievers.encoder.attention import attend
+from m3_retrievers.encoder.attention import Attention, attention
 from m3_retrievers.encoder.linear import Linear, make_linear
 from m3_retrievers.encoder.precision import DTYPES, Precision
 from m3_retrievers.errors import InputError
+from m3_retrievers.scoring.packed_product import Activation, whole_rows
+from m3_retrievers.types.packed import offsets_of
 
 # By model_type: whether positions are counted from padding + 1, and past padding tokens.
 _KINDS = {"bert": False, "roberta": True, "xlm-roberta": True}
@@ -58,9 +61,11 @@ WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
 TABLES = (WORDS, _POSITIONS, _TYPES)
-# Rows of the wide inner layer at once: they stay in the cache, and 8,192 tokens at BGE-M3's
-# size would take 134 MB.
-_AT_ONCE = 512
+# Bytes of the wide inner layer at once: of 8,192 tokens at BGE-M3's size it would take 134 MB.
+# 2,048 rows of float32 there take a tenth longer than 1,024. An accelerator wants work at once.
+_WIDE_BYTES = {"cpu": 1 << 24}
+_WIDE_BYTES_ELSEWHERE = 1 << 28
+_FEWEST_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +154,24 @@ class Transformer(nn.Module):
         """Return (t, h) the last hidden states of token ids (t,), texts of these lengths."""
         words = functional.embedding(input_ids, self._words)
         states = self._norm(words.add_(self._positions[self._places(input_ids, lengths)]))
+        if states.device.type == "cpu":
+            # rows that belong to no text, once, or each product would have to add them
+            states = functional.pad(states, (0, 0, 0, whole_rows(len(states)) - len(states)))
+        attend = attention(lengths, like=states, width=self.shape.hidden // self.shape.heads)
         for layer in self._layers:
-            states = layer(states, lengths)
-        return states
+            states = layer(states, attend)
+        return states[: len(input_ids)]
 
     def _places(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return (t,) the row of each token in the table of positions."""
+        # (t,) where the text of each token begins
+        firsts = torch.from_numpy(np.repeat(offsets_of(lengths)[:-1], lengths)).to(ids.device)
         if not self.shape.past_padding:
-            return torch.cat([torch.arange(length) for length in lengths]).to(ids.device)
+            return torch.arange(len(ids), device=ids.device) - firsts
         # a text may spell the padding token, which has no position of its own
         counted = ids.ne(self.shape.pad_id)
-        return torch.cat(
-            [part.cumsum(0) for part in torch.split(counted, list(lengths))]
-        ) * counted + (self.shape.pad_id)
+        before = functional.pad(counted.cumsum(0), (1, 0))
+        return (before[1:] - before[firsts]) * counted + self.shape.pad_id
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise InputError(
@@ -179,31 +189,37 @@ class _Layer:
     def __init__(
         self, take: Callable[[str], Tensor], name: str, shape: Shape, precision: Precision
     ) -> None:
-        def linear(*parts: str) -> Linear:
+        def linear(*parts: str, activation: Activation = "none") -> Linear:
             weight, bias = (
                 torch.cat([take(f"{name}.{part}.{kind}") for part in parts])
                 for kind in ("weight", "bias")
             )
-            return make_linear(weight, bias, precision=precision)
+            return make_linear(weight, bias, precision=precision, activation=activation)
 
-        self._heads = shape.heads
+        self._heads, self._inner = shape.heads, shape.inner
         self._qkv = linear(*(f"attention.self.{one}" for one in ("query", "key", "value")))
         self._out = linear("attention.output.dense")
         self._attended = _norm(take, f"{name}.attention.output.LayerNorm", shape)
-        self._up = linear("intermediate.dense")
+        self._up = linear("intermediate.dense", activation="gelu")
         self._down = linear("output.dense")
         self._done = _norm(take, f"{name}.output.LayerNorm", shape)
 
-    def __call__(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
+    def __call__(self, states: Tensor, attend: Attention) -> Tensor:
         split = self._qkv(states).view(len(states), 3, self._heads, -1)  # (t, 3, a, d)
         q, k, v = split.unbind(1)
-        mixed = attend(q, k, v, lengths).flatten(1)
+        mixed = attend(q, k, v).flatten(1)
         states = self._attended(self._out(mixed).add_(states))
-        return torch.cat([self._fed(part) for part in torch.split(states, _AT_ONCE)])
+        parts = [self._fed(part) for part in torch.split(states, self._wide_rows(states))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _fed(self, states: Tensor) -> Tensor:
-        wide = functional.gelu(self._up(states))
-        return self._done(self._down(wide).add_(states))
+        return self._done(self._down(self._up(states)).add_(states))
+
+    def _wide_rows(self, states: Tensor) -> int:
+        """Return how many rows of the inner layer are held at once."""
+        room = _WIDE_BYTES.get(states.device.type, _WIDE_BYTES_ELSEWHERE)
+        rows = room // (self._inner * states.element_size())
+        return max(_FEWEST_ROWS, rows - rows % _FEWEST_ROWS)
 
 
 def _norm(take: Callable[[str], Tensor], name: str, shape: Shape) -> Callable[[Tensor], Tensor]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from m3_retrievers.scoring.packed_product import BLOCK_ROWS, PackedProduct, can_pack
+from m3_retrievers.scoring.packed_product import PackedProduct, can_pack
 from m3_retrievers.types.packed import Floats
 
 # A product with 14 columns takes 2.5 times as long as one with 16, which fill AVX-512's
@@ -26,6 +26,8 @@ _COLUMNS = 16
 _VALUES_AT_ONCE = 1 << 19
 # A call of torch for a piece of fewer values takes longer than to put small ones together first.
 _SMALL = 1 << 15
+# Blocks of so many rows or a multiple are taken as they are; see ``packed_product.whole_rows``.
+_STEP = 512
 # Vectors up to this width are multiplied by oneDNN.
 _PACKED_WIDTH = 512
 
@@ -94,7 +96,7 @@ def _widened(pieces: Iterable[Floats], *, width: int) -> Iterator[Tensor]:
 
 def _block_rows(width: int) -> int:
     size = max(1, _VALUES_AT_ONCE // max(1, width))
-    return size - (size % BLOCK_ROWS if size > BLOCK_ROWS else 0)
+    return size - (size % _STEP if size > _STEP else 0)
 
 
 def _fill(block: Tensor, parts: list[Floats]) -> Tensor:
