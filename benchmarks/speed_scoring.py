@@ -202,7 +202,7 @@ def dense(documents: int, width: int = 1_024) -> dict[str, Any]:
     many = take_turns(
         {
             "faiss": lambda: peer.search(queries, 10),
-            "ours": lambda: [index.search(query, k=10) for query in queries],
+            "ours": lambda: index.search_many(queries, k=10),
         },
         baseline="faiss",
         rounds=2,

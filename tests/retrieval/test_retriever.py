@@ -22,9 +22,11 @@ from m3_retrievers.errors import (
     InputError,
     LexicalFallbackWarning,
 )
+from m3_retrievers.index import search
+from m3_retrievers.index.base import RecallsMany
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.scoring.modes import by_mode
-from m3_retrievers.types.hits import Record
+from m3_retrievers.types.hits import Query, Record
 
 DOCUMENTS = [
     "The river rose three metres overnight.",
@@ -128,6 +130,37 @@ def test_many_queries_at_once_give_the_hits_of_each(retriever):
         alone = retriever.search(query, k=3)
         assert [hit.id for hit in hits] == [hit.id for hit in alone]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-5)
+
+
+def test_many_queries_at_once_are_recalled_together(retriever, encoder, monkeypatch):
+    queries = [f"{QUERY} {n}" for n in range(5)]
+    asked = []
+    recall_many = type(retriever.index).recall_many
+
+    def counted(index, block, mode, **options):
+        asked.append((mode, len(block)))
+        return recall_many(index, block, mode, **options)
+
+    monkeypatch.setattr(search, "MANY", 3)
+    monkeypatch.setattr(type(retriever.index), "recall_many", counted)
+    found = retriever.search_many(queries, k=4, filter={"even": True})
+    assert asked == [("dense", 3), ("sparse", 3), ("dense", 2), ("sparse", 2)]
+    encoded = encoder.encode_queries(queries)
+    for row, hits in enumerate(found):
+        assert hits == retriever.search(
+            Query(queries[row], encoded[row]), k=4, filter={"even": True}
+        )
+
+
+def test_many_queries_ask_an_engine_one_by_one(encoder):
+    class OneByOne(LocalIndex):
+        recall_many = None
+
+    retriever = filled(HybridRetriever(encoder, OneByOne()))
+    assert not isinstance(retriever.index, RecallsMany)
+    (query,) = encoder.encode_queries([QUERY])
+    alone = retriever.search(Query(QUERY, query), k=3)
+    assert retriever.search_many([QUERY], k=3) == [alone]
 
 
 async def test_searches_awaited_together_agree_with_searches_alone(retriever):

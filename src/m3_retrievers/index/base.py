@@ -197,6 +197,23 @@ class Index(Protocol):
 
 
 @runtime_checkable
+class RecallsMany(Protocol):
+    """An index that recalls for several queries at once in less time than one by one."""
+
+    def recall_many(
+        self,
+        queries: Sequence[Query],
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
+    ) -> list[Ranking]:
+        """Return what ``Index.recall`` does for each query."""
+        ...
+
+
+@runtime_checkable
 class SavableIndex(Protocol):
     """An index that lives in this process and is written to a folder."""
 

@@ -8,7 +8,7 @@ compute is computed exactly; the weighted sum orders the result (BGE-M3 paper, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from m3_retrievers import scoring
 from m3_retrievers.checks import check_k, check_known
 from m3_retrievers.errors import MissingOutputError
-from m3_retrievers.index.base import Encode, Filter, Index
+from m3_retrievers.index.base import Encode, Filter, Index, RecallsMany
 from m3_retrievers.index.hits import fused_hits, scored_hits
 from m3_retrievers.types.hits import Hit, Hits, Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import Plan, encoded_modes
+
+# Queries that share a reading of the dense vectors, and a state of the index: changes wait for
+# so many searches. 100,000 × 1,024: 1.1 ms a query with 32, 1.6 with 16, 1.0 with 64.
+MANY = 32
 
 
 def search(
@@ -50,14 +54,43 @@ def search(
             leg: index.recall(query, leg, k=plan.recall.depth(leg), filter=filter, ids=ids)
             for leg in plan.legs
         }
-        if plan.fusion is not None:
-            fused = plan.fusion(rankings)
-            hits = fused_hits(index.get(fused.ids[:k]), fused, rankings)
-            return SearchResult(Hits(hits), rankings)
-        union = chain.from_iterable(ranking.ids for ranking in rankings.values())
-        candidates = _candidates(index, query, plan, union)
-        best = candidates.best(index, k)
-    return SearchResult(Hits(best if best is not None else candidates.encoded(encode, k)), rankings)
+        found = _found(index, query, plan, rankings, k)
+    return SearchResult(_hits(found, encode, k), rankings)
+
+
+def search_many(
+    index: Index,
+    queries: Sequence[Query],
+    plan: Plan,
+    *,
+    k: int,
+    filter: Filter | None = None,
+    encode: Encode | None = None,
+) -> Iterator[SearchResult]:
+    """Yield what ``index.search`` returns for each query, ``MANY`` of them of one state.
+
+    An index that recalls for many queries at once is asked to.
+    """
+    check_k(k)
+    if not isinstance(index, RecallsMany):
+        for query in queries:
+            yield index.search(query, plan, k=k, filter=filter, encode=encode)
+        return
+    for at in range(0, len(queries), MANY):
+        block = queries[at : at + MANY]
+        with index.snapshot():
+            recalled = {
+                leg: index.recall_many(block, leg, k=plan.recall.depth(leg), filter=filter)
+                for leg in plan.legs
+            }
+            legs: list[dict[str, Ranking]] = [
+                {leg: recalled[leg][row] for leg in plan.legs} for row in range(len(block))
+            ]
+            found = [
+                _found(index, one, plan, each, k) for one, each in zip(block, legs, strict=True)
+            ]
+        for one, rankings in zip(found, legs, strict=True):
+            yield SearchResult(_hits(one, encode, k), rankings)
 
 
 def score(
@@ -73,6 +106,23 @@ def score(
         candidates = _candidates(index, query, plan, wanted)
         best = candidates.best(index, None)
     return Hits(best if best is not None else candidates.encoded(encode, None))
+
+
+def _found(
+    index: Index, query: Query, plan: Plan, rankings: Mapping[str, Ranking], k: int
+) -> list[Hit] | _Candidates:
+    """Return the k best hits, or the candidates where a mode remains to be encoded."""
+    if plan.fusion is not None:
+        fused = plan.fusion(rankings)
+        return fused_hits(index.get(fused.ids[:k]), fused, rankings)
+    union = chain.from_iterable(ranking.ids for ranking in rankings.values())
+    candidates = _candidates(index, query, plan, union)
+    best = candidates.best(index, k)
+    return candidates if best is None else best
+
+
+def _hits(found: list[Hit] | _Candidates, encode: Encode | None, k: int) -> Hits:
+    return Hits(found.encoded(encode, k) if isinstance(found, _Candidates) else found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -92,13 +92,25 @@ class Table:
         ids: Collection[str] | None,
     ) -> Ranking:
         """Return the k best of one mode, of the rows that filter and ids admit."""
+        return self.recall_many([query], mode, k=k, filter=filter, ids=ids)[0]
+
+    def recall_many(
+        self,
+        queries: Sequence[Query],
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None,
+        ids: Collection[str] | None,
+    ) -> list[Ranking]:
+        """Return what ``recall`` does for each query."""
         admitted = self.admitted(filter)
         if ids is not None:
             named = np.zeros(len(self._records), bool)
             named[self.rows(self.known(list(ids)))] = True
             admitted = named if admitted is None else admitted & named
-        rows, scores = self.stores.search(query, mode, k=k, admitted=admitted, live=self._live)
-        return Ranking(self.ids(rows), scores)
+        found = self.stores.search_many(queries, mode, k=k, admitted=admitted, live=self._live)
+        return [Ranking(self.ids(rows), scores) for rows, scores in found]
 
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records in one mode."""

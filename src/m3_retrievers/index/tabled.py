@@ -139,6 +139,22 @@ class TableIndex(ABC):
         with self.snapshot() as table:
             return table.recall(query, mode, k=k, filter=filter, ids=named)
 
+    def recall_many(
+        self,
+        queries: Sequence[Query],
+        mode: Mode,
+        *,
+        k: int | None,
+        filter: Filter | None = None,
+        ids: Collection[str] | None = None,
+    ) -> list[Ranking]:
+        """Return what ``recall`` does for each query, to the same bits."""
+        if k is not None:
+            check_k(k)
+        named = None if ids is None else check_ids(ids, name="recall")
+        with self.snapshot() as table:
+            return table.recall_many(queries, mode, k=k, filter=filter, ids=named)
+
     def score(self, query: Query, mode: Mode, ids: Sequence[str]) -> Floats:
         """Return (n,) scores of the given records; InputError for an unknown id."""
         wanted = check_ids(ids, name="score")

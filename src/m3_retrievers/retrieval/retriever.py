@@ -16,7 +16,7 @@ from m3_retrievers.encoder.choose import as_encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.habits import guided
 from m3_retrievers.index.base import Filter, Index
-from m3_retrievers.index.search import score
+from m3_retrievers.index.search import score, search_many
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.names import OF_RETRIEVERS
 from m3_retrievers.retrieval import saving
@@ -201,13 +201,21 @@ class HybridRetriever(Shown):
         filter: Filter | None = None,
         show_progress: bool = False,
     ) -> list[Hits]:
-        """Return the hits of each query; the queries are encoded in batches."""
+        """Return the hits of each query, as ``search`` finds them.
+
+        The queries are encoded in batches; an index in this process reads its dense vectors
+        once for many of them.
+        """
         check_k(k)
         texts = check_texts(queries)
         outputs = self._query_outputs()
         encoded = self.encoder.encode_queries(texts, outputs=outputs, show_progress=show_progress)
-        rows = tqdm(range(len(texts)), disable=not show_progress, desc="search", unit="query")
-        return [self.search(Query(texts[row], encoded[row]), k=k, filter=filter) for row in rows]
+        asked = [Query(text, encoded[row]) for row, text in enumerate(texts)]
+        found = search_many(self.index, asked, self._plan, k=k, filter=filter, encode=self._encode)
+        progress = tqdm(
+            found, total=len(asked), disable=not show_progress, desc="search", unit="query"
+        )
+        return [result.hits for result in progress]
 
     def prepare(self, query: str) -> Query:
         """Return the query with the representations this retriever needs, from one pass."""

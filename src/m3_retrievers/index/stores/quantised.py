@@ -17,8 +17,11 @@ from m3_retrievers.scoring.top import reached_by
 from m3_retrievers.types.packed import Floats
 
 # Rounding of a sum of products in float32: a unit in the last place for each of them at worst.
-_ROUNDING = float(np.finfo(np.float32).eps)
+ROUNDING = float(np.finfo(np.float32).eps)
 _ROUNDED_AT_ONCE = 4_096
+# Products at once, so that they stay in cache: 64 queries take 47 ms on one core with 2^16,
+# 130 with 2^20.
+_PRODUCTS_AT_ONCE = 1 << 16
 
 
 class QuantisedRows:
@@ -26,7 +29,7 @@ class QuantisedRows:
 
     >>> rows = QuantisedRows(width=128)
     >>> rows.append(np.eye(128, dtype=np.float32))
-    >>> rows.candidates(np.eye(128)[5], k=1).tolist()
+    >>> rows.candidates(np.eye(128)[5:6], k=1)[0].tolist()
     [5]
     """
 
@@ -48,24 +51,63 @@ class QuantisedRows:
             self._scales.append(scales)
 
     def candidates(
-        self, query: Floats, *, k: int, admitted: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
-        """Return rows, ascending, among which are the k best of those admitted and their ties.
+        self, queries: Floats, *, k: int, admitted: NDArray[np.bool_] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Return rows, ascending, among which are a query's k best of those admitted, with ties.
 
-        query: (h,). admitted: mask (n,); rows beyond it may be among the candidates as well.
+        queries: (q, h); one array each. admitted: mask (n,) of the rows that may be found.
         """
-        kernel = int_products(len(query))
+        width = queries.shape[1]
+        kernel = int_products(width)
         if kernel is None:  # made on another machine
-            return np.arange(len(self))
-        products_of, largest = kernel
-        (integers,), (scale,), (_, (moved,)) = rounded(query[None], largest=largest)
-        products = [products_of(part, integers) for part in self._rows.parts if len(part)]
-        scores = np.concatenate(products).astype(np.float32)
-        scores *= self._scales.rows * scale
-        norm = float(np.linalg.norm(query))
-        error = float(moved) * self._norm + norm * self._moved
+            every = np.arange(len(self))
+            return [every if admitted is None else every[admitted]] * len(queries)
+        products_with, largest = kernel
+        integers, scales, (_, moved) = rounded(queries, largest=largest)
+        scores = np.empty((len(queries), len(self)), np.float32)
+        products_of = products_with(integers)
+        step, done = max(1, _PRODUCTS_AT_ONCE // len(queries)), 0
+        for part in self._rows.parts:
+            for at in range(0, len(part), step):
+                rows = part[at : at + step]
+                scores[:, done : done + len(rows)] = products_of(rows)
+                done += len(rows)
+        scores *= self._scales.rows
+        scores *= scales[:, None]
+        norms = np.linalg.norm(queries, axis=1)
+        errors = moved * self._norm + norms * self._moved
         # what these numbers, and scores in float32, are themselves rounded by
-        error += len(query) * _ROUNDING * norm * (self._norm + self._moved)
-        if admitted is not None:
-            scores[~admitted] = -np.inf
-        return np.flatnonzero(scores >= reached_by(scores, k) - 2 * error)
+        errors += width * ROUNDING * norms * (self._norm + self._moved)
+        return best_within(scores, errors, k=k, admitted=admitted)
+
+
+def best_within(
+    scores: NDArray[np.float32],
+    errors: Floats,
+    *,
+    k: int,
+    admitted: NDArray[np.bool_] | None,
+) -> list[NDArray[np.int64]]:
+    """Return for each query the rows that may be among its k best, ascending.
+
+    scores: (q, n), within ``errors`` (q,) of the exact ones; changed where a mask says so.
+
+    >>> near = np.array([[0.5, 0.9, 0.8]], np.float32)
+    >>> best_within(near, np.array([0.1]), k=1, admitted=None)[0].tolist()
+    [1, 2]
+    """
+    if admitted is not None:
+        scores[:, ~admitted] = -np.inf
+    found = []
+    for row, error in zip(scores, errors.tolist(), strict=True):
+        near = row >= _reached(row, k) - 2 * error
+        found.append(np.flatnonzero(near if admitted is None else near & admitted))
+    return found
+
+
+def _reached(scores: NDArray[np.float32], k: int) -> float:
+    """Return a value that at least k scores reach, close to the k-th best."""
+    reached = reached_by(scores, k)
+    if reached > -np.inf or len(scores) <= k:
+        return reached
+    return float(np.partition(scores, -k)[-k])  # too few for groups

@@ -244,6 +244,23 @@ class Stores:
         assert self.weighted is not None  # _check_query saw to it
         return self.weighted.search(query.text, k=k, live=live, admitted=admitted)
 
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        mode: Mode,
+        *,
+        k: int | None,
+        admitted: Mask | None,
+        live: LiveRows,
+    ) -> list[tuple[Rows, Floats]]:
+        """Return what ``search`` does for each query; dense vectors are read once for all."""
+        if mode != "dense" or len(queries) < 2:
+            return [self.search(one, mode, k=k, admitted=admitted, live=live) for one in queries]
+        for query in queries:
+            self._check_query(query, mode)
+        asked = [query.representations.require("dense")[0] for query in queries]
+        return list(self.dense.search_many(np.stack(asked), k=k, admitted=admitted))
+
     def score(self, query: Query, mode: Mode, rows: Rows, *, live: LiveRows) -> Floats:
         """Return (r,) the scores of the given rows in one mode."""
         self._check_query(query, mode)
