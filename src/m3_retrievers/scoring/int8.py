@@ -72,19 +72,33 @@ def by_torch(queries: Integers) -> Callable[[NDArray[np.int8]], NDArray[np.int32
     queries: numbers up to LARGEST_IN_TWO. Each is two columns of int8: a second one costs
     nothing while rows come from memory.
     """
-    count = len(queries)
-    high = (queries + _HIGH // 2) // _HIGH
-    halves = np.concatenate([high, queries - high * _HIGH])
+    halves = in_two(queries)
     # a transposed column of one number has strides that oneDNN reads wrongly
     columns = torch.empty(halves.shape[::-1], dtype=torch.int8).copy_(torch.from_numpy(halves).T)
 
     def products(rows: NDArray[np.int8]) -> NDArray[np.int32]:
-        both = torch._int_mm(torch.from_numpy(rows), columns).numpy().T  # (2q, n)
-        # where the first half alone is beyond 31 bits it wraps, and the sum wraps back
-        found: NDArray[np.int32] = both[:count] * np.int32(_HIGH) + both[count:]
-        return found
+        return put_together(torch._int_mm(torch.from_numpy(rows), columns).numpy().T)
 
     return products
+
+
+def in_two(queries: Integers) -> NDArray[np.int8]:
+    """Return queries (q, h), numbers up to LARGEST_IN_TWO, as twice as many of int8 (2q, h).
+
+    >>> in_two(np.array([[16_319, -200]])).tolist()
+    [[127, -2], [63, 56]]
+    """
+    high = (queries + _HIGH // 2) // _HIGH
+    return np.concatenate([high, queries - high * _HIGH]).astype(np.int8)
+
+
+def put_together(products: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the products (q, n) of queries whose two parts have these (2q, n), in their place."""
+    whole, second = np.split(products, 2)
+    # where the first part alone is beyond 31 bits it wraps, and the sum wraps back
+    whole *= np.int32(_HIGH)
+    whole += second
+    return whole
 
 
 @cache

@@ -55,6 +55,11 @@ def expanded(kept: NDArray[Any], dtype: ColbertDtype) -> Floats:
     return vectors
 
 
+def scaled(kept: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return vectors kept in int8 as whole numbers (t, h), a view, and their scales (t, 1)."""
+    return kept[:, :-_SCALE], scales_of(kept)
+
+
 def scales_of(kept: NDArray[np.int8]) -> NDArray[np.float32]:
     """Return the scales (t, 1) of vectors kept in int8."""
     scales: NDArray[np.float32] = np.ascontiguousarray(kept[:, -_SCALE:]).view(np.float32)

@@ -18,13 +18,19 @@ from m3_retrievers.index.stores.compressed import (
     compressed,
     expanded,
     kept_width,
+    scaled,
     width_of,
 )
+from m3_retrievers.scoring.int8_maxsim import Int8Texts, maxsim_of_int8, multiplies_int8
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats, MultiVectors, offsets_of
 
 # Values read or expanded at once where they cannot be scored in place: 4 MiB of float32.
 _VALUES_AT_ONCE = 1 << 20
+# Bytes of int8 put together for one product: 200 documents of 128 × 1,024 take 5.4 ms on one
+# core, 7.5 with four times as many at once; a product a document takes half as long again at
+# a width of 384.
+_BYTES_AT_ONCE = 1 << 20
 # Similarities held at once: 2^24 float32 are 64 MiB.
 _SIMILARITIES_AT_ONCE = 1 << 24
 
@@ -221,6 +227,27 @@ class MultiVectorIndex(ColbertStore):
                 yield from (expanded(span[a : a + step], "int8") for a in range(0, len(span), step))
             else:
                 yield span
+
+    def score(self, query: MultiVectors, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return (r,) MaxSim of a query, one text, with the given rows (r,)."""
+        if self.dtype != "int8" or not len(query.vectors) or not multiplies_int8(query.dimension):
+            return super().score(query, rows)
+        self.check_width(query.dimension)
+        return maxsim_of_int8(query.vectors, self._blocks(rows))
+
+    def _blocks(self, rows: NDArray[np.integer[Any]]) -> Iterator[Int8Texts]:
+        """Yield what is kept in int8 of the given rows (r,), each block good until the next one."""
+        lengths, width = self.lengths(rows), self.width or 0
+        runs = _runs(lengths * width, most=_BYTES_AT_ONCE)
+        ends = offsets_of(lengths)
+        most = max((int(ends[last] - ends[first]) for first, last in runs), default=0)
+        # one buffer for all: new pages for each block would cost as much as filling it
+        buffer = np.empty((most, kept_width(width, "int8")), np.int8)
+        for first, last in runs:
+            block = buffer[: ends[last] - ends[first]]
+            if len(block):
+                np.concatenate(list(self._spans(rows[first:last])), out=block)
+            yield Int8Texts(*scaled(block), lengths[first:last])
 
     def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
         """Yield what is kept of the given rows as views, together where they adjoin."""
