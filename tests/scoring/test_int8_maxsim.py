@@ -47,7 +47,7 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it():
     query = MultiVectors.from_rows([units(9, width=64, seed=3)])
     together = index.score(query, np.arange(10))
     alone = [index.score(query, np.array([row]))[0] for row in range(10)]
-    assert together.tolist() == alone
+    assert together.tolist() == alone  # to the bit: equal texts tie
 
 
 def test_texts_over_several_pieces_are_put_together():

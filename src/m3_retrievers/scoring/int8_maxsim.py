@@ -48,7 +48,9 @@ def maxsim_of_int8(query: Floats, blocks: Iterable[Int8Texts]) -> NDArray[np.flo
     assert kernel is not None  # multiplies_int8 saw to it
     integers, q_scales, _ = rounded(query, largest=kernel[1])
     halves = torch.from_numpy(in_two(integers))
-    found = [_best(halves, block).T @ q_scales / len(query) for block in blocks]
+    weights = q_scales[:, None] / np.float32(len(query))
+    # not as a product: BLAS sums equal texts in different orders, and ties would not hold
+    found = [(_best(halves, block) * weights).sum(axis=0) for block in blocks]
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 

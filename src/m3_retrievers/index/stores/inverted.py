@@ -121,11 +121,14 @@ class InvertedIndex:
                 f"admitted expects a boolean mask of shape {scores.shape}, got "
                 f"{admitted.dtype} {admitted.shape}."
             )
+        if admitted is not None and admitted.all():
+            admitted = None
         if k is not None and self._positive(terms):
             # whatever scores above 0 shares a term, so nothing has to be sorted out before
-            open_scores = scores if admitted is None else scores * admitted
-            rows = top_k(open_scores, k)
-            rows = rows[open_scores[rows] > 0]
+            if admitted is not None:
+                scores *= admitted
+            rows = top_k(scores, k)
+            rows = rows[scores[rows] > 0]
         else:
             found = self._matched(terms, scores)
             rows = top_k(scores, k, candidates=found if admitted is None else found & admitted)
