@@ -168,7 +168,7 @@ class DenseIndex:
         scores = np.concatenate([asked @ part.T for part in parts], axis=1)
         # both sums are off by no more than h roundings of the largest product of lengths
         longest = max(float(np.einsum("nh,nh->n", part, part).max()) for part in parts) ** 0.5
-        errors = 2 * self.width * ROUNDING * np.linalg.norm(asked, axis=1) * longest
+        errors = 2 * (self.width + 4) * ROUNDING * np.linalg.norm(asked, axis=1) * longest
         return best_within(scores, errors, k=k, admitted=admitted)
 
     def _quantise(self, *, most: int | None = None) -> None:

@@ -77,7 +77,7 @@ class QuantisedRows:
         norms = np.linalg.norm(queries, axis=1)
         errors = moved * self._norm + norms * self._moved
         # what these numbers, and scores in float32, are themselves rounded by
-        errors += width * ROUNDING * norms * (self._norm + self._moved)
+        errors += (width + 4) * ROUNDING * norms * (self._norm + self._moved)
         return best_within(scores, errors, k=k, admitted=admitted)
 
 
