@@ -48,15 +48,16 @@ def maxsim_of_int8(query: Floats, blocks: Iterable[Int8Texts]) -> NDArray[np.flo
     assert kernel is not None  # multiplies_int8 saw to it
     integers, q_scales, _ = rounded(query, largest=kernel[1])
     halves = torch.from_numpy(in_two(integers))
-    weights = q_scales[:, None] / np.float32(len(query))
-    # not as a product: BLAS sums equal texts in different orders, and ties would not hold
-    found = [(_best(halves, block) * weights).sum(axis=0) for block in blocks]
+    weights = q_scales / np.float32(len(query))
+    # not as a product, nor down the columns: how those are summed depends on how many texts
+    # there are, and equal texts would no longer tie
+    found = [(_best(halves, block) * weights).sum(axis=1) for block in blocks]
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 
 def _best(halves: torch.Tensor, block: Int8Texts) -> NDArray[np.float32]:
-    """Return (i, d) the largest product of each query token with each text; 0 for an empty one."""
-    best = np.zeros((len(halves) // 2, len(block.lengths)), np.float32)
+    """Return (d, i) the largest product of each text with each query token; 0 for an empty text."""
+    best = np.zeros((len(block.lengths), len(halves) // 2), np.float32)
     filled = np.flatnonzero(block.lengths)
     if len(filled):
         # tokens stand in columns: what follows goes along rows, in half the time
@@ -64,5 +65,5 @@ def _best(halves: torch.Tensor, block: Int8Texts) -> NDArray[np.float32]:
         similarities = put_together(both.numpy()).astype(np.float32)
         similarities *= block.scales.T
         starts = (np.cumsum(block.lengths) - block.lengths)[filled]
-        best[:, filled] = np.maximum.reduceat(similarities, starts, axis=1)
+        best[filled] = np.maximum.reduceat(similarities, starts, axis=1).T
     return best
