@@ -174,7 +174,8 @@ def _spread(
     start = 0
     # PyTorch copies a large text's vectors with all threads, NumPy a small one's sooner
     large = values.nbytes >= _LARGE * len(rows)
-    to, given = (torch.from_numpy(target), torch.from_numpy(values)) if large else (target, values)
+    to: Any = torch.from_numpy(target) if large else target
+    given: Any = torch.from_numpy(values) if large else values
     for first, last in zip(ends[rows].tolist(), ends[rows + 1].tolist(), strict=True):
         to[first:last] = given[start : start + last - first]
         start += last - first
