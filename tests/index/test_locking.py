@@ -7,7 +7,7 @@ import pytest
 
 from m3_retrievers.index.locking import SharedLock
 
-SOON = 10  # seconds, after which a test fails instead of hanging
+SOON = 30  # seconds, after which a test fails instead of hanging
 
 
 def started(function, *args) -> threading.Thread:

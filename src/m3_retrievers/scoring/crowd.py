@@ -12,9 +12,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -50,7 +49,7 @@ class Crowd:
         self._processors = self._free = processors
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()
-        self._workers: _Workers | None = None
+        self._workers: ThreadPoolExecutor | None = None
 
     @contextmanager
     def all_processors(self) -> Iterator[None]:
@@ -72,7 +71,7 @@ class Crowd:
         ticket = _Ticket(1)
         try:
             alone = self._wait(ticket)
-            return function() if alone else self._others()(function)
+            return function() if alone else self._elsewhere(function)
         finally:
             self._leave(ticket)
 
@@ -100,49 +99,33 @@ class Crowd:
             self._free -= ticket.processors
             ticket.called.set()
 
-    def _others(self) -> _Workers:
-        with self._lock:
-            if self._workers is None:
-                self._workers = _Workers(self._processors)
-            return self._workers
+    def _elsewhere(self, function: Callable[[], Result]) -> Result:
+        """Return what the function returns, made in a thread without a team."""
+        try:
+            with self._lock:
+                if self._workers is None:
+                    self._workers = _workers(self._processors)
+            made = self._workers.submit(function)
+        except RuntimeError:  # the main thread has ended, and no executor takes anything more
+            return function()
+        return made.result()
 
 
-class _Workers:
-    """So many threads, whose operations of PyTorch's run in one thread each.
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Return so many threads, whose operations of PyTorch's run in one thread each."""
+    before, together = torch.get_num_threads(), threading.Barrier(count)
 
-    Not an executor's, which takes no more work as soon as the main thread is done.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        before, together = torch.get_num_threads(), threading.Barrier(count + 1)
-        for _ in range(count):
-            threading.Thread(
-                target=self._run, args=(together,), name="m3-scoring", daemon=True
-            ).start()
-        together.wait()
-        # what a thread sets holds for itself, and for the threads that are yet to come
-        torch.set_num_threads(before)
-
-    def __call__(self, function: Callable[[], Result]) -> Result:
-        """Return what the function returns; raises what it raises."""
-        future: Future[Result] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:  # noqa: BLE001  (the caller's, who raises it)
-                future.set_exception(error)
-
-        self._work.put(work)
-        return future.result()
-
-    def _run(self, together: threading.Barrier) -> None:
+    def begin() -> None:
         torch.get_num_threads()  # a thread's first look at the number overwrites its own
         torch.set_num_threads(1)
         together.wait()
-        while True:
-            self._work.get()()
+
+    pool = ThreadPoolExecutor(count, "m3-scoring")
+    for one in [pool.submit(begin) for _ in range(count)]:
+        one.result()
+    # what a thread sets holds for itself, and for the threads that are yet to come
+    torch.set_num_threads(before)
+    return pool
 
 
 _lock = threading.Lock()
