@@ -190,3 +190,13 @@ def test_a_fork_waits_for_others_and_the_child_finds_the_lock_free(kind):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not lock._readers
     Visitor(lock, "writing", []).leave()
+
+
+def test_who_waits_in_the_parent_is_nobody_in_the_child():
+    lock = SharedLock()
+    with lock.writing():
+        lock._waiting_to_read = lock._waiting_to_write = 1
+        lock._before_fork()
+        lock._after_fork(in_child=True)
+    for kind in ("reading", "writing"):
+        Visitor(lock, kind, []).leave()

@@ -158,6 +158,7 @@ def test_searches_that_come_after_a_change_fit_the_weighting_once(monkeypatch):
 
     def counted(self, counts):
         fits.append(counts.shape)
+        threading.Event().wait(0.02)  # long enough for the others to come
         fit(self, counts)
 
     monkeypatch.setattr(BM25, "fit", counted)
