@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy import sparse as sp
 from torch import Tensor
 
-from m3_retrievers.encoder.checkpoint import load
+from m3_retrievers.encoder.checkpoint import Checkpoint, load
 from m3_retrievers.encoder.pieces import Tokens, cut, tokenize
 from m3_retrievers.encoder.settings import choose_device
 from m3_retrievers.encoder.source import locate
@@ -35,7 +35,7 @@ class Model:
     def __init__(self, name: str | Path, *, precision: torch.dtype = torch.float32) -> None:
         source = locate(name)
         device = choose_device(None)
-        self.checkpoint = load(source, device=device, dtype=torch.float32)
+        self.checkpoint: Checkpoint = load(source, device=device, dtype=torch.float32)
         has = {"sparse": source.heads.sparse, "colbert": source.heads.colbert}
         self.modes: tuple[Mode, ...] = ("dense", *(mode for mode in has if has[mode]))  # type: ignore[arg-type]
         self.module = M3Module(
@@ -72,8 +72,15 @@ class Model:
             yield {mode: torch.cat([part[mode] for part in parts], 1) for mode in self.modes}
 
 
+class Loaded(Protocol):
+    """A model whose tokenizer can be had: ``Model`` or an M3Encoder."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+
+
 def bm25(
-    model: Model,
+    model: Loaded,
     queries: Sequence[str],
     documents: Sequence[str],
     *,

@@ -83,7 +83,7 @@ def compared(folder: str, texts: Sequence[str], length: int) -> dict[str, Callab
 def query(models: Path) -> dict[str, Any]:
     """One query of 14 tokens, 568 million parameters."""
     folder = str(write_full_size_m3(models / "full"))
-    text = _of_tokens(ours(folder, "fp32"), 14)[0]
+    text = of_tokens(ours(folder, "fp32"), 14)[0]
     found = take_turns(
         compared(folder, [text], 512), baseline="FlagEmbedding", rounds=5, seconds=LONG
     )
@@ -96,7 +96,7 @@ def passages(models: Path) -> dict[str, Any]:
     """64 passages of 40 to 128 tokens, small checkpoint."""
     folder = str(write_small_m3(models / "small"))
     lengths = np.random.default_rng(0).integers(40, 129, 64)
-    texts = [_of_tokens(ours(folder, "fp32"), int(n), seed=at)[0] for at, n in enumerate(lengths)]
+    texts = [of_tokens(ours(folder, "fp32"), int(n), seed=at)[0] for at, n in enumerate(lengths)]
     works = compared(folder, texts, 512)
     works["FlagEmbedding, batches of 32"] = partial(theirs, folder, texts, 512, 32)
     return take_turns(works, baseline="FlagEmbedding", rounds=2, seconds=LONG)
@@ -106,7 +106,7 @@ def mini(_: Path) -> dict[str, Any]:
     """32 passages of 256 tokens with m3-mini; sentence-transformers makes dense vectors alone."""
     from sentence_transformers import SentenceTransformer
 
-    texts = _of_tokens(ours("m3-mini", "fp32"), 256, count=32)
+    texts = of_tokens(ours("m3-mini", "fp32"), 256, count=32)
     peer = SentenceTransformer(str(ours("m3-mini/backbone", "fp32").source.folder), device="cpu")
     peer.max_seq_length = 256
     alone = ours("m3-mini/backbone", "fp32").encode_documents(texts, outputs=("dense",)).dense
@@ -122,7 +122,7 @@ def mini(_: Path) -> dict[str, Any]:
 def long(models: Path, tokens: int) -> dict[str, Any]:
     """Measure one text of so many tokens, small checkpoint."""
     folder = str(write_small_m3(models / "small"))
-    text = _of_tokens(ours(folder, "fp32"), tokens)
+    text = of_tokens(ours(folder, "fp32"), tokens)
     works = compared(folder, text, 8192)
     rounds = 1 if tokens > 4_000 else 3
     return take_turns(works, baseline="FlagEmbedding", rounds=rounds, blocks=2, seconds=LONG)
@@ -133,26 +133,26 @@ def callers(_: Path, *, documents: int = 1_000, each: float = 6.0) -> dict[str, 
     encoder = ours("m3-mini", "fp32")
     retriever = HybridRetriever(encoder)
     with_bf16 = ours("m3-mini", "bf16").encode_documents(standard_library_texts(documents))
-    retriever.index.add(_records(documents), with_bf16)
+    retriever.index.add(records(documents), with_bf16)
     questions = standard_library_questions(512)
     found: dict[str, Any] = {"documents": documents, "rows": {}}
     for threads in (1, 8, 64, 1):
         found["rows"].setdefault(str(threads), []).append(
-            _served(retriever, questions, threads, each)
+            served(retriever, questions, threads, each)
         )
     for threads, rows in found["rows"].items():
         print(f"  {threads} callers: {rows}", flush=True)
     return found
 
 
-def _records(documents: int) -> Any:
+def records(documents: int) -> Any:
     from m3_retrievers.types.hits import Record
 
     texts = standard_library_texts(documents)
     return [Record(str(number), text) for number, text in enumerate(texts)]
 
 
-def _served(
+def served(
     retriever: HybridRetriever, questions: Sequence[str], threads: int, seconds: float
 ) -> dict[str, float]:
     times: list[float] = []
@@ -210,24 +210,35 @@ def _process(code: str) -> None:
 
 
 _MEMORY = """
-import gc, sys
+import gc, threading
 from m3_retrievers import M3Encoder
-def resident(name):
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) // 1024
+def resident():
+    held = dict(line.split(":") for line in open("/proc/self/status"))
+    return [int(held[name].split()[0]) // 1024 for name in ("RssAnon", "RssFile")]
 encoder = M3Encoder.from_pretrained({folder!r}, device="cpu", precision={precision!r}, keep=None)
 encoder.encode_query("what is this")
 gc.collect()
-before = resident("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")
+before, most, done = resident(), [0, 0], threading.Event()
+def watch():
+    while not done.wait(0.01):
+        most[:] = map(max, most, resident())
+watching = threading.Thread(target=watch)
+watching.start()
 encoder.encode_documents([{text!r}])
-print(before, resident("VmHWM") - before)
+done.set()
+watching.join()
+print(*before, *most)
 """
 
 
 def memory(models: Path) -> dict[str, Any]:
-    """Megabytes of the full-size model after a query, and what 8,191 tokens add at the most."""
+    """Megabytes of the full-size model after a query, and what 8,191 tokens add at the most.
+
+    Its own memory and pages of the mapped file are told apart: the system gives the latter up
+    when another needs them, and maps up to 2 MB around a row that is read.
+    """
     folder = str(write_full_size_m3(models / "full"))
-    text = _of_tokens(ours(folder, "fp32"), 8191)[0]
+    text = of_tokens(ours(folder, "fp32"), 8191)[0]
     ours.cache_clear()
     found = {}
     for precision in ("fp32", "bf16"):
@@ -235,9 +246,14 @@ def memory(models: Path) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True
         )
-        held, more = map(int, done.stdout.split())
-        found[precision] = {"resident_mb": held, "long_text_adds_mb": more}
-        print(f"  {precision}: {held} MB, and {more} MB more for 8,191 tokens", flush=True)
+        own, mapped, most_own, most_mapped = map(int, done.stdout.split())
+        found[precision] = {
+            "own_mb": own,
+            "mapped_mb": mapped,
+            "long_text_adds_own_mb": most_own - own,
+            "long_text_adds_mapped_mb": most_mapped - mapped,
+        }
+        print(f"  {precision}: {found[precision]}", flush=True)
     return {"rows": found}
 
 
@@ -246,7 +262,7 @@ def _words() -> list[str]:
     return " ".join(standard_library_texts(200)).split()
 
 
-def _of_tokens(encoder: M3Encoder, tokens: int, *, count: int = 1, seed: int = 0) -> list[str]:
+def of_tokens(encoder: M3Encoder, tokens: int, *, count: int = 1, seed: int = 0) -> list[str]:
     """Return texts of exactly so many tokens, frame included."""
     words = _words()
     made = []

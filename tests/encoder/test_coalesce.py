@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -112,3 +113,31 @@ def test_who_leaves_the_queue_leaves_the_turn_to_the_next():
     shared._leave(gone)
     assert following.leads
     assert following.woken.is_set()
+
+
+def test_who_queues_up_before_a_batch_has_its_turn_is_in_it():
+    batches: list[list[int]] = []
+    asked, granted = threading.Event(), threading.Event()
+
+    @contextmanager
+    def turn():
+        asked.set()
+        assert granted.wait(10)
+        yield
+
+    def run(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return list(items)
+
+    shared = Coalesced(run, turn=turn)
+    threads = [threading.Thread(target=shared, args=(one,)) for one in range(3)]
+    threads[0].start()
+    assert asked.wait(10)
+    for one in threads[1:]:
+        one.start()
+    while len(shared._queue) < 2:
+        threading.Event().wait(0.001)
+    granted.set()
+    for one in threads:
+        one.join(10)
+    assert [sorted(batch) for batch in batches] == [[0, 1, 2]]

@@ -104,6 +104,15 @@ def test_a_tensor_longer_than_a_chunk_is_the_same(packed, monkeypatch):
     np.testing.assert_array_equal(found, meant["l0.fo.w"])
 
 
+def test_rows_of_words_are_widened_as_they_are_asked_for(packed):
+    path, meant = packed
+    numbers = torch.tensor([3, 0, 3, len(PIECES) - 1])
+    found = PackedModel(path).words(dtype=torch.float32)(numbers)
+    np.testing.assert_array_equal(found, meant["emb.word"][numbers])
+    half = PackedModel(path).words(dtype=torch.bfloat16)(numbers)
+    torch.testing.assert_close(half, found.bfloat16(), atol=0, rtol=0)
+
+
 def test_the_backbone_runs(packed):
     backbone = load_packed(packed[0], torch.float32)
     tokenizer = packed_tokenizer(PackedModel(packed[0]), CHARACTER_MAP)

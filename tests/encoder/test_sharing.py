@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from m3_retrievers import M3Encoder
+from m3_retrievers.encoder import encoder as encoder_file
 from m3_retrievers.encoder.coalesce import Coalesced
+from m3_retrievers.scoring.crowd import Crowd
 
 
 def used(encoder: M3Encoder) -> M3Encoder:
@@ -164,3 +166,39 @@ def test_a_lone_call_that_runs_out_of_memory_says_so():
 
     with pytest.raises(MemoryError):
         Coalesced(run)(1)
+
+
+def test_queries_wait_for_the_processors_and_share_the_pass_that_follows(tiny_m3, monkeypatch):
+    encoder = M3Encoder.from_pretrained(tiny_m3, device="cpu", keep=None)
+    texts = ["river", "page", "clock"]
+    expected = [encoder.encode_query(text).dense for text in texts]
+    encoder._shared.clear()
+    batches, answers = [], {}
+    compute = encoder._queries_apart
+
+    def counted(asked, *, outputs):
+        batches.append(sorted(asked))
+        return compute(asked, outputs=outputs)
+
+    crowd = Crowd(2)
+    monkeypatch.setattr(encoder, "_queries_apart", counted)
+    monkeypatch.setattr(encoder_file, "crowd", lambda: crowd)
+    threads = [
+        threading.Thread(
+            target=lambda text=text: answers.update({text: encoder.encode_query(text)})
+        )
+        for text in texts
+    ]
+
+    def score():
+        for one in threads:
+            one.start()
+        while not crowd._queue or len(next(iter(encoder._shared.values()))._queue) < 2:
+            threading.Event().wait(0.001)
+
+    crowd.on_one_processor(score)
+    for one in threads:
+        one.join(30)
+    assert batches == [sorted(texts)]
+    for text, one in zip(texts, expected, strict=True):
+        np.testing.assert_allclose(answers[text].dense, one, atol=1e-6)

@@ -85,7 +85,7 @@ def test_a_resumed_run_does_not_fit_the_sparse_head_again(settings, monkeypatch)
 @pytest.mark.slow
 def test_an_anchor_is_least_where_the_model_began(settings):
     """Its teacher is the model without the delta: any other scores are further from it (Gibbs)."""
-    loss = LossSettings(anchor_share=2.0, prior_share=1.0)
+    loss = LossSettings(anchor_share=2.0, dense_anchor_share=3.0, prior_share=1.0)
     _, model = start_module.start(replace(settings, loss=loss), [EXAMPLES[0].positives[0]])
     texts = [text for one in EXAMPLES for text in (*one.positives, *one.negatives)]
     prior = LexicalPrior.of(texts, model.tokenizer, vocabulary_size=model.vocabulary_size)
@@ -98,13 +98,13 @@ def test_an_anchor_is_least_where_the_model_began(settings):
     def parts() -> dict[str, float]:
         losses = module(step).losses
         found = {name: float(one.detach()) for name, one in losses.parts.items()}
-        anchors = found["anchor_dense"] + found["anchor_colbert"]
-        plain = replace(loss, anchor_share=0.0, prior_share=0.0)
+        anchors = 3.0 * found["anchor_dense"] + 2.0 * found["anchor_colbert"]
+        plain = replace(loss, anchor_share=0.0, dense_anchor_share=None, prior_share=0.0)
         module.loss, module.prior = plain, None
         bare = float(module(step).losses.total.detach())
         module.loss, module.prior = loss, prior
         total = float(losses.total.detach())
-        assert total == pytest.approx(bare + 2.0 * anchors + found["prior"], rel=1e-4)
+        assert total == pytest.approx(bare + anchors + found["prior"], rel=1e-4)
         return found
 
     before = parts()
@@ -121,7 +121,11 @@ def test_an_anchor_is_least_where_the_model_began(settings):
 def test_an_anchor_without_a_delta_is_refused(settings):
     with pytest.raises(InputError, match="anchor_share expects a low-rank delta"):
         replace(settings, lora=None, loss=LossSettings(anchor_share=1.0))
+    with pytest.raises(InputError, match="anchor_share expects a low-rank delta"):
+        replace(settings, lora=None, loss=LossSettings(dense_anchor_share=1.0))
     with pytest.raises(InputError, match="prior_share expects a number from 0"):
         LossSettings(prior_share=-1.0)
+    with pytest.raises(InputError, match="dense_anchor_share expects a number from 0"):
+        LossSettings(dense_anchor_share=-1.0)
     with pytest.raises(InputError, match="workers expects a number from 0"):
         replace(settings, workers=-1)

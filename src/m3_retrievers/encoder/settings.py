@@ -15,9 +15,9 @@ from m3_retrievers.types.representations import ALL_OUTPUTS, Output
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
-# Tokens of a padded batch. Processors run best while a batch's activations stay in cache;
-# accelerators want enough work to fill them.
-_BUDGETS = {"cpu": 2_000, "cuda": 32_768, "mps": 8_192}
+# Tokens of a batch. Processors run best while a batch's activations stay in cache; accelerators
+# want enough work to fill them, and the results of one batch are taken in beside the next.
+_BUDGETS = {"cpu": 2_000, "cuda": 16_384, "mps": 8_192}
 
 
 @dataclass(frozen=True, slots=True)

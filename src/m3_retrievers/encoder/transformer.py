@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
 TABLES = (WORDS, _POSITIONS, _TYPES)
+# Rows of a table by their numbers: (t,) to (t, h), new ones.
+Rows: TypeAlias = Callable[[Tensor], Tensor]
 # Bytes of the wide inner layer at once: of 8,192 tokens at BGE-M3's size it would take 134 MB.
 # 2,048 rows of float32 there take a tenth longer than 1,024. An accelerator wants work at once.
 _WIDE_BYTES = {"cpu": 1 << 24}
@@ -120,8 +122,9 @@ class Transformer(nn.Module):
     """The encoder: token ids in, last hidden states out.
 
     state: the tensors that ``shape`` names; each is taken out of it, on ``device`` and in the
-    number type of ``precision`` (8 bits: of the weights of linear layers alone). It cannot be
-    trained, saved or moved: its weights are packed for the device they were put on.
+    number type of ``precision`` (8 bits: of the weights of linear layers alone). words: gives the
+    rows of the table of words, where ``state`` does not hold it. It cannot be trained, saved or
+    moved: its weights are packed for the device they were put on.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class Transformer(nn.Module):
         *,
         precision: Precision,
         device: torch.device,
+        words: Rows | None = None,
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -141,7 +145,7 @@ class Transformer(nn.Module):
             value = state.pop(name)
             return value.to(device, dtype, copy=value.ndim == 1)
 
-        self._words = take(WORDS)
+        self._words = words or partial(functional.embedding, weight=take(WORDS))
         # the type of a single text is 0
         self._positions = take(_POSITIONS) + take(_TYPES)[0]
         self._norm = _norm(take, "embeddings.LayerNorm", shape)
@@ -152,7 +156,7 @@ class Transformer(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return (t, h) the last hidden states of token ids (t,), texts of these lengths."""
-        words = functional.embedding(input_ids, self._words)
+        words = self._words(input_ids)
         states = self._norm(words.add_(self._positions[self._places(input_ids, lengths)]))
         if states.device.type == "cpu":
             # rows that belong to no text, once, or each product would have to add them

@@ -60,7 +60,10 @@ def find_unread(
         return unread
     skipped = len(tokenize(model.tokenizer, [instruction])[0].ids) if instruction else 0
     # the bare mark of a word's beginning (XLM-R's ▁) says nothing about the word
-    marks = np.array([np.isin(ids[skipped:], model.blank_ids).sum() for ids in read])
+    own = [ids[skipped:] for ids in read]
+    owners = np.repeat(np.arange(len(read)), [len(ids) for ids in own])
+    blank = np.isin(np.concatenate(own), model.blank_ids)
+    marks = np.bincount(owners[blank], minlength=len(read))
     sizes = np.array([len(ids) - skipped for ids in read]) - marks
     unread[:] = (counts > 0) & (counts >= sizes)
     unknown, lost = int(counts[given].sum()), int(unread[given].sum())

@@ -13,7 +13,7 @@ from m3_retrievers.errors import InputError, SavedIndexError
 from m3_retrievers.index.base import Filter, TermWeighting
 from m3_retrievers.index.checking import check_saved
 from m3_retrievers.index.deleting import ids_to_delete
-from m3_retrievers.index.locking import ForkSafeLock
+from m3_retrievers.index.locking import ForkSafeLock, SharedLock
 from m3_retrievers.index.records import check_records, stored_record
 from m3_retrievers.index.snapshot.storage import corrupt, read_generation, write_generation
 from m3_retrievers.index.stores.compressed import ColbertDtype
@@ -46,7 +46,7 @@ class LocalIndex(TableIndex):
         colbert_dtype: ColbertDtype = "float16",
         colbert_pool_factor: int = 1,
     ) -> None:
-        self._writing, self._lock = ForkSafeLock(), ForkSafeLock()
+        self._writing, self._lock = ForkSafeLock(), SharedLock()
         stores = Stores(
             modes,
             weighting=weighting,
@@ -58,9 +58,23 @@ class LocalIndex(TableIndex):
 
     @contextmanager
     def snapshot(self) -> Iterator[Table]:
-        """Return a context that keeps other threads' changes out."""
-        with self._lock:
+        """Return a context that keeps other threads' changes out, and lets their searches in."""
+        with self._lock.reading():
             yield self._table
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep other threads from preparing a change; searches go on."""
+        # whoever has the turn may be waiting for this thread's snapshot to end
+        if not self._writing.acquire(wait=not self._lock.is_reading):
+            raise InputError(
+                "A change, copy or save inside snapshot() expects that no other thread makes one "
+                "at the same time. Leave the snapshot first."
+            )
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     # Records in and out
 
@@ -73,14 +87,14 @@ class LocalIndex(TableIndex):
         JSON.
         """
         kept = [stored_record(record) for record in check_records(records)]
-        with self._writing:
+        with self._turn():
             check_new([record.id for record in kept], self._table)
             self._put(kept, representations)
 
     def upsert(self, records: Sequence[Record], representations: Representations) -> None:
         """Insert records, replacing those whose id is known; they move to the end."""
         kept = [stored_record(record) for record in check_records(records)]
-        with self._writing:
+        with self._turn():
             self._put(kept, representations)
 
     def _put(self, records: Sequence[Record], representations: Representations) -> None:
@@ -88,11 +102,11 @@ class LocalIndex(TableIndex):
         if not records:
             return
         arrays = self._table.incoming(records, representations)
-        with self._lock:
+        with self._lock.writing():
             self._table.extend(records, arrays, merge=False)
         postings = self._table.stores.sparse
         segments = postings.merged()
-        with self._lock:
+        with self._lock.writing():
             postings.adopt(segments)
 
     def delete(
@@ -103,7 +117,7 @@ class LocalIndex(TableIndex):
         Unknown ids are passed over. Raises InputError where neither is given: nothing is
         emptied by an argument that was forgotten.
         """
-        with self._writing, self._lock:
+        with self._turn(), self._lock.writing():
             gone = ids_to_delete(self, ids, filter=filter)
             self._table.delete(gone)
             return gone
@@ -122,7 +136,7 @@ class LocalIndex(TableIndex):
         model: ``{"name", "fingerprint"}`` of the model that made the representations. extra: JSON
         of the caller's, handed back as ``LocalIndex.extra``.
         """
-        with self._writing, self._lock:
+        with self._turn(), self._lock.reading():
             stores, live = self._table.stores, self._table.live.rows
             arrays, weighting = stores.arrays(live)
             write_generation(
@@ -185,9 +199,9 @@ class LocalIndex(TableIndex):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the locks out; what they guard is copied in one state."""
-        with self._writing, self._lock:
+        with self._turn(), self._lock.reading():
             return {"table": copy.deepcopy(self._table), "extra": copy.deepcopy(self.extra)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._writing, self._lock = ForkSafeLock(), ForkSafeLock()
+        self._writing, self._lock = ForkSafeLock(), SharedLock()
         self._table, self.extra = state["table"], state["extra"]

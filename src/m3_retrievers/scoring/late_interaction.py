@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m3_retrievers.checks import check_same_width
+from m3_retrievers.scoring.crowd import crowd
 from m3_retrievers.scoring.token_products import columns_of, token_products
 from m3_retrievers.types.packed import Floats, MultiVectors
 
@@ -55,12 +56,16 @@ def maxsim_of_pieces(
     if not total or not len(queries.vectors):
         return scores
     q_vectors = torch.from_numpy(queries.vectors.astype(np.float32))
-    similarities = token_products(q_vectors, pieces, rows=total)  # (j, i)
     starts = (np.cumsum(lengths) - lengths)[filled]
-    # empty documents have no segment here; torch's segment_reduce takes 2.5 times as long
-    best = np.maximum.reduceat(similarities, starts, axis=0)  # (d, i)
-    by_token = torch.from_numpy(np.ascontiguousarray(best.T))
-    scores[:, filled] = _segments(by_token, torch.from_numpy(queries.offsets), "mean").numpy()
+
+    def best() -> Floats:  # (q, d') of the documents that are not empty
+        similarities = token_products(q_vectors, pieces, rows=total)  # (j, i)
+        # empty documents have no segment here; torch's segment_reduce takes 2.5 times as long
+        largest = np.maximum.reduceat(similarities, starts, axis=0)  # (d', i)
+        by_token = torch.from_numpy(np.ascontiguousarray(largest.T))
+        return _segments(by_token, torch.from_numpy(queries.offsets), "mean").numpy()
+
+    scores[:, filled] = crowd().on_one_processor(best)
     return scores
 
 

@@ -97,11 +97,9 @@ class M3Module(nn.Module):
         active = _active(queries, passages)
         held = self._held(step, queries, passages)
         losses = self._contrast(step, queries, passages, device=self.device, distill=distill)
-        shares = {"prior": self.loss.prior_share}
-        total = sum(
-            (shares.get(name, self.loss.anchor_share) * one for name, one in held.items()),
-            start=losses.total,
-        )
+        anchors = {f"anchor_{mode}": share for mode, share in self.loss.anchors.items()}
+        shares = {"prior": self.loss.prior_share, **anchors}
+        total = sum((shares[name] * one for name, one in held.items()), start=losses.total)
         return StepResult(Losses(total, {**losses.parts, **held}), active)
 
     def _held(self, step: Step, queries: Encoded, passages: Encoded) -> dict[str, Tensor]:
@@ -110,14 +108,14 @@ class M3Module(nn.Module):
         if self.prior is not None and queries.terms is not None and passages.terms is not None:
             sides = (queries.terms, passages.terms)
             found["prior"] = torch.stack([self.prior.loss(one) for one in sides]).mean()
-        if self.loss.anchor_share:
+        if self.loss.anchors:
             with torch.no_grad(), self._as_it_began():
                 first = mode_scores(
                     *(self.encode(one, first=True) for one in (step.queries, step.passages))
                 )
             now = mode_scores(queries, passages).present()
             for mode, teacher in first.present().items():
-                if mode != "sparse":
+                if mode in self.loss.anchors:
                     tau = self.loss.temperature
                     found[f"anchor_{mode}"] = self_distillation(now[mode] / tau, teacher / tau)
         return found

@@ -31,6 +31,7 @@ class LossSettings:
     prior_share: of a loss that holds term weights near those of plain lexical matching
     (``training.prior``). anchor_share: of a loss by which the model as it began, before the
     first step, teaches the dense and the ColBERT mode; both keep what training texts cannot show.
+    dense_anchor_share: of the dense mode's part of it, where that is another.
     """
 
     temperature: float = 0.02
@@ -39,17 +40,25 @@ class LossSettings:
     teacher: Literal["kl_div", "m3_kd_loss"] = "kl_div"
     prior_share: float = 0.0
     anchor_share: float = 0.0
+    dense_anchor_share: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prior_share", "anchor_share"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} expects a number from 0, got {getattr(self, name)!r}.")
+        for name in ("prior_share", "anchor_share", "dense_anchor_share"):
+            value = getattr(self, name)
+            if not (value is None and name == "dense_anchor_share") and not value >= 0:
+                raise InputError(f"{name} expects a number from 0, got {value!r}.")
         if not self.temperature > 0:
             raise InputError(f"temperature expects a number above 0, got {self.temperature!r}.")
         if not self.sparse_share > 0:
             raise InputError(f"sparse_share expects a number above 0, got {self.sparse_share!r}.")
         if self.teacher not in TEACHERS:
             raise InputError(f"teacher expects one of {TEACHERS}, got {self.teacher!r}.")
+
+    @property
+    def anchors(self) -> Mapping[str, float]:
+        """The share of each mode's anchor that has one."""
+        dense = self.anchor_share if self.dense_anchor_share is None else self.dense_anchor_share
+        return {m: n for m, n in (("dense", dense), ("colbert", self.anchor_share)) if n}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +202,7 @@ class TrainSettings:
         self._check_objective()
         if self.workers < 0:
             raise InputError(f"workers expects a number from 0, got {self.workers!r}.")
-        if self.loss.anchor_share and self.lora is None:
+        if self.loss.anchors and self.lora is None:
             raise InputError(
                 "anchor_share expects a low-rank delta (lora), without which the model as it began "
                 "would be a second one in memory. Add a [lora] table, or leave it out."

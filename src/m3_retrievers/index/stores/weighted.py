@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class WeightedIndex:
 
     One document more changes the weights of all the others, so weights are made again from
     the live documents' counts at the first search after a change, and never in between: the
-    scores equal those of a fresh fit.
+    scores equal those of a fresh fit. Several threads may search at once.
     """
 
     def __init__(self, weighting: TermWeighting, counts: sp.csr_array | None = None) -> None:
@@ -29,10 +30,14 @@ class WeightedIndex:
         self.weighting = weighting
         self._parts = [] if counts is None else [counts]
         self._fitted: tuple[int, InvertedIndex] | None = None
+        self._fitting = Lock()  # held by readers alone, for whom a fork waits
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the fit out: another process numbers its generations anew."""
-        return {**self.__dict__, "_fitted": None}
+        return {**self.__dict__, "_fitted": None, "_fitting": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state, _fitting=Lock())
 
     def append(self, counts: sp.csr_array) -> None:
         """Add the counts (m, v) of documents, from ``weighting.count``."""
@@ -90,13 +95,14 @@ class WeightedIndex:
         return self.weighting
 
     def _index(self, live: LiveRows) -> InvertedIndex:
-        if self._fitted is None or self._fitted[0] != live.generation:
-            counts = self.counts
-            whole = live.count == len(live)
-            self.weighting.fit(counts if whole else sp.csr_array(counts[live.rows]))
-            index = InvertedIndex.from_matrix(self.weighting.impacts(counts))
-            self._fitted = live.generation, index
-        return self._fitted[1]
+        with self._fitting:
+            if self._fitted is None or self._fitted[0] != live.generation:
+                counts = self.counts
+                whole = live.count == len(live)
+                self.weighting.fit(counts if whole else sp.csr_array(counts[live.rows]))
+                index = InvertedIndex.from_matrix(self.weighting.impacts(counts))
+                self._fitted = live.generation, index
+            return self._fitted[1]
 
     def keep(self, rows: Rows) -> WeightedIndex:
         """Return an index of the given rows alone, whose weighting knows their terms alone.
