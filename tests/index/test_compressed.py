@@ -52,7 +52,8 @@ def test_maxsim_of_what_is_kept_is_that_of_its_definition(sizes, seed, dtype, to
     found = index.score(query, np.arange(len(sizes)))
     asked = query[0].astype(float).tolist()
     expected = [reference.maxsim(asked, row.astype(float).tolist()) for row in kept]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # beside int8 vectors the query is rounded to 15 bits a number
+    np.testing.assert_allclose(found, expected, atol=1e-4 if dtype == "int8" else 1e-6)
 
 
 @given(seeds, st.floats(1e-30, 1e30))

@@ -209,7 +209,7 @@ def ask():
     with crowd.all_processors():
         pass
     together.wait(10)
-    print(crowd.on_one_processor(lambda: together.wait(10) >= 0))
+    print(f"{crowd.on_one_processor(lambda: together.wait(10) >= 0)}\\n", end="")
 
 together = threading.Barrier(2)
 for _ in range(2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,13 +77,17 @@ class DiskVectors(ColbertStore):
 
     def gather(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,), read from the file."""
+        (kept,) = self._spans(rows)
+        return MultiVectors(expanded(kept, self.dtype), offsets_of(self.lengths(rows)))
+
+    def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield all of it, read at once."""
         lengths, width = self.lengths(rows), self._kept_width or 0
         sizes = lengths * width * np.dtype(self.dtype).itemsize
         contents = self._read(self._keys.rows[rows], sizes)
         # a buffer of its own, since what wants the vectors may want to write to them
         kept = np.frombuffer(bytearray().join(contents), self.dtype)
-        vectors = expanded(kept.reshape(int(lengths.sum()), width), self.dtype)
-        return MultiVectors(vectors, offsets_of(lengths))
+        yield kept.reshape(int(lengths.sum()), width)
 
 
 def by_key(arrays: Mapping[str, NDArray[Any]], keys: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

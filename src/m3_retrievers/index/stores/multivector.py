@@ -92,12 +92,32 @@ class ColbertStore(ABC):
         if not len(rows):
             return scores
         self.check_width(query.dimension)
+        if self.dtype == "int8" and len(query.vectors) and multiplies_int8(query.dimension):
+            return maxsim_of_int8(query.vectors, self._blocks(rows))
         lengths = self.lengths(rows)
         for first, last in _runs(lengths * len(query.vectors), most=_SIMILARITIES_AT_ONCE):
             scores[first:last] = scoring.maxsim_of_pieces(
                 query, self.pieces(rows[first:last]), lengths=lengths[first:last]
             )[0]
         return scores
+
+    @abstractmethod
+    def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield what is kept of the given rows (r,), as it is kept, in their order."""
+
+    def _blocks(self, rows: NDArray[np.integer[Any]]) -> Iterator[Int8Texts]:
+        """Yield what is kept in int8 of the given rows (r,), each block good until the next one."""
+        lengths, width = self.lengths(rows), self.width or 0
+        runs = _runs(lengths * width, most=_BYTES_AT_ONCE)
+        ends = offsets_of(lengths)
+        most = max((int(ends[last] - ends[first]) for first, last in runs), default=0)
+        # one buffer for all: new pages for each block would cost as much as filling it
+        buffer = np.empty((most, kept_width(width, "int8")), np.int8)
+        for first, last in runs:
+            block = buffer[: ends[last] - ends[first]]
+            if len(block):
+                np.concatenate(list(self._spans(rows[first:last])), out=block)
+            yield Int8Texts(*scaled(block), lengths[first:last])
 
     def search(
         self, query: MultiVectors, *, k: int | None, admitted: NDArray[np.bool_] | None = None
@@ -228,29 +248,8 @@ class MultiVectorIndex(ColbertStore):
             else:
                 yield span
 
-    def score(self, query: MultiVectors, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """Return (r,) MaxSim of a query, one text, with the given rows (r,)."""
-        if self.dtype != "int8" or not len(query.vectors) or not multiplies_int8(query.dimension):
-            return super().score(query, rows)
-        self.check_width(query.dimension)
-        return maxsim_of_int8(query.vectors, self._blocks(rows))
-
-    def _blocks(self, rows: NDArray[np.integer[Any]]) -> Iterator[Int8Texts]:
-        """Yield what is kept in int8 of the given rows (r,), each block good until the next one."""
-        lengths, width = self.lengths(rows), self.width or 0
-        runs = _runs(lengths * width, most=_BYTES_AT_ONCE)
-        ends = offsets_of(lengths)
-        most = max((int(ends[last] - ends[first]) for first, last in runs), default=0)
-        # one buffer for all: new pages for each block would cost as much as filling it
-        buffer = np.empty((most, kept_width(width, "int8")), np.int8)
-        for first, last in runs:
-            block = buffer[: ends[last] - ends[first]]
-            if len(block):
-                np.concatenate(list(self._spans(rows[first:last])), out=block)
-            yield Int8Texts(*scaled(block), lengths[first:last])
-
     def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
-        """Yield what is kept of the given rows as views, together where they adjoin."""
+        """Yield views of what is kept, together where rows adjoin."""
         if self._kept is not None:
             ends = self._ends.rows
             yield from self._kept.spans(ends[rows], ends[rows + 1])
