@@ -154,6 +154,8 @@ def draw(result: dict[str, Any], target: Path) -> None:
                     spread = [[v["min"] for v in values], [v["max"] for v in values]]
                     panel.fill_between(sizes, *spread, color=color, alpha=0.15, linewidth=0)
                     values = [v["median"] for v in values]
+                # what took no memory of its own has no place on a logarithmic axis
+                values = [value or float("nan") for value in values]
                 panel.plot(sizes, values, marker="o", color=color, label=name)
             panel.set(xscale="log", yscale="log", title=f"{mode}: {label}", xlabel="documents")
             panel.grid(alpha=0.3)
