@@ -27,7 +27,8 @@ def representations(count: int, *, seed: int = 0, width: int = 4) -> Representat
         rng.standard_normal((int(rng.integers(0, 5)), width)).astype(np.float32)
         for _ in range(count)
     ]
-    sparse = sp.random_array((count, VOCABULARY), density=0.2, rng=rng, format="csr")
+    # not scipy's random_array, whose argument for the generator has another name before 1.15
+    sparse = rng.random((count, VOCABULARY)) * (rng.random((count, VOCABULARY)) < 0.2)
     return Representations(
         dense=rng.standard_normal((count, width)).astype(np.float32),
         sparse=sp.csr_array(sparse.astype(np.float32)),
