@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -140,14 +140,16 @@ class MilvusIndex(EngineIndex):
     def snapshot(self) -> Iterator[None]:
         """Return a context in which what was read of a document once is not read again.
 
-        What the legs recall is read before; a document that was deleted since is left out.
+        What the legs recall is read before; a document that was deleted since is left out. Milvus
+        Lite replaces a row in two steps, so there this index's own changes wait.
         """
         outer = self._reading.rows
-        self._reading.rows = {} if outer is None else outer
-        try:
-            yield
-        finally:
-            self._reading.rows = outer
+        with self._writing if self._connection.path is not None else nullcontext():
+            self._reading.rows = {} if outer is None else outer
+            try:
+                yield
+            finally:
+                self._reading.rows = outer
 
     def _rows(self, ids: Sequence[str], wanted: Sequence[str]) -> dict[str, Row]:
         """Return the rows of those ids that are there; in a snapshot whole ones, read once."""
