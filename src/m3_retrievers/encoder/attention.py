@@ -66,7 +66,7 @@ class _Flash:
 
         self._run: Any = varlen_attn
         ends = torch.from_numpy(offsets_of(lengths).astype(np.int32))
-        self._ends = ends.to(device, non_blocking=True)
+        self._ends = ends.to(device)
         self._longest = max(lengths)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -86,9 +86,7 @@ class PaddedAttention:
         mask = np.arange(longest) < np.asarray(lengths)[:, None]  # (b, l)
         rows = np.where(mask, firsts[:, None] + np.arange(longest), 0)
         places = (rows, np.flatnonzero(mask), mask[:, None, None])
-        self._rows, self._kept, self._mask = (
-            torch.from_numpy(one).to(device, non_blocking=True) for one in places
-        )
+        self._rows, self._kept, self._mask = (torch.from_numpy(one).to(device) for one in places)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         queries, keys, values = (one[self._rows].transpose(1, 2) for one in (q, k, v))

@@ -24,7 +24,7 @@ from m3_retrievers.encoder.precision import DTYPES, Precision
 from m3_retrievers.encoder.source import Pooling, Source
 from m3_retrievers.encoder.threads import fit_threads
 from m3_retrievers.encoder.tokenizer import read_tokenizer
-from m3_retrievers.encoder.transformer import WORDS, Rows, Shape, Transformer
+from m3_retrievers.encoder.transformer import WORDS, Shape, Transformer
 from m3_retrievers.encoder.vocabulary import read_vocabulary
 from m3_retrievers.encoder.weights import add_delta, of_module, read_backbone
 from m3_retrievers.errors import CheckpointError, InputError
@@ -80,9 +80,10 @@ def load_for_inference(source: Source, *, device: torch.device, precision: Preci
     if device.type == "cpu":
         fit_threads()
     dtype = DTYPES[precision]
+    packed = None if source.packed is None else PackedModel(source.packed)
     # widened as texts ask for them, where texts are
-    words = _packed_words(source, dtype) if device.type == "cpu" else None
-    found = _tensors(source, dtype, without=(WORDS,) if words else ())
+    words = packed.words(dtype=dtype) if packed is not None and device.type == "cpu" else None
+    found = _tensors(source, packed, dtype, without=(WORDS,) if words else ())
     if found is None:
         module = _module(source, dtype)
         found = of_module(module)
@@ -93,13 +94,13 @@ def load_for_inference(source: Source, *, device: torch.device, precision: Preci
             )
         if found is None:
             sizes = _of_config(module.config)
-            return _checkpoint(source, module.to(device), _reader(source), sizes, device)
+            return _checkpoint(source, module.to(device), _reader(source, packed), sizes, device)
         del module
     shape, state = found
     backbone = Transformer(shape, state, precision=precision, device=device, words=words)
     reserved = shape.pad_id + 1 if shape.past_padding else 0
     sizes = _Sizes(shape.hidden, shape.vocabulary, shape.positions - reserved)
-    return _checkpoint(source, backbone, _reader(source), sizes, device)
+    return _checkpoint(source, backbone, _reader(source, packed), sizes, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +135,14 @@ def _module(source: Source, dtype: torch.dtype) -> Any:
     return backbone
 
 
-def _packed_words(source: Source, dtype: torch.dtype) -> Rows | None:
-    return None if source.packed is None else PackedModel(source.packed).words(dtype=dtype)
-
-
 def _tensors(
-    source: Source, dtype: torch.dtype, *, without: Container[str]
+    source: Source, packed: PackedModel | None, dtype: torch.dtype, *, without: Container[str]
 ) -> tuple[Shape, dict[str, Tensor]] | None:
     """Return sizes and tensors of a plain encoder, read without transformers' module."""
-    if source.packed is None:
+    if packed is None:
         found = read_backbone(source.folder, dtype)
     else:
-        found = packed_tensors(PackedModel(source.packed), without=without)
+        found = packed_tensors(packed, without=without)
     if found is not None and source.adapter is not None:
         add_delta(source.adapter, found[1])
     return found
@@ -160,10 +157,10 @@ def full_tokenizer(source: Source) -> Any:
     return load_tokenizer(source.folder)
 
 
-def _reader(source: Source) -> Any:
+def _reader(source: Source, packed: PackedModel | None) -> Any:
     """Return what reads texts just as that tokenizer does, without transformers where it can."""
-    if source.packed is not None:
-        return packed_reader(PackedModel(source.packed), CHARACTER_MAP)
+    if packed is not None:
+        return packed_reader(packed, CHARACTER_MAP)
     return read_tokenizer(source.folder) or full_tokenizer(source)
 
 
