@@ -131,6 +131,41 @@ def test_an_error_reaches_its_caller_and_gives_the_turn_back():
     assert crowd._free == 2
 
 
+def test_parts_run_side_by_side_where_nobody_else_computes():
+    together = threading.Barrier(2)
+    Crowd(2).side_by_side(lambda _: together.wait(SOON), [0, 1])  # each waits for the other
+
+
+def test_parts_run_one_after_the_other_beside_somebody():
+    crowd, done, threads = Crowd(2), [], set()
+    other = Caller(crowd)
+    assert other.inside.wait(SOON)
+
+    def part(number):
+        done.append(number)
+        threads.add(threading.get_ident())
+
+    crowd.side_by_side(part, [0, 1, 2])
+    other.leave()
+    assert done == [0, 1, 2]
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_part_that_fails_is_heard_of_when_the_others_are_done(failing):
+    crowd, done = Crowd(2), []
+
+    def part(number):
+        if number == failing:
+            raise ZeroDivisionError
+        done.append(number)
+
+    with pytest.raises(ZeroDivisionError):
+        crowd.side_by_side(part, [0, 1])
+    assert done == [1 - failing]
+    assert crowd._free == 2
+
+
 def test_who_is_interrupted_while_it_waits_leaves_the_queue(monkeypatch):
     crowd = Crowd(2)
     other = Caller(crowd)

@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
@@ -46,7 +48,7 @@ class Crowd:
     """
 
     def __init__(self, processors: int) -> None:
-        self._processors = self._free = processors
+        self.processors = self._free = processors
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()
         self._workers: ThreadPoolExecutor | None = None
@@ -54,10 +56,10 @@ class Crowd:
     @contextmanager
     def all_processors(self) -> Iterator[None]:
         """Return a context that has the processors to itself."""
-        if self._processors == 1:
+        if self.processors == 1:
             yield
             return
-        ticket = _Ticket(self._processors)
+        ticket = _Ticket(self.processors)
         try:
             self._wait(ticket)
             yield
@@ -66,19 +68,40 @@ class Crowd:
 
     def on_one_processor(self, function: Callable[[], Result]) -> Result:
         """Return what the function returns; where nobody else computes, it has them all."""
-        if self._processors == 1:
+        if self.processors == 1:
             return function()
         ticket = _Ticket(1)
         try:
             alone = self._wait(ticket)
-            return function() if alone else self._elsewhere(function)
+            return function() if alone else self._submit(function).result()
         finally:
             self._leave(ticket)
+
+    def side_by_side(self, function: Callable[[Part], object], parts: Sequence[Part]) -> None:
+        """Call a function that needs no team for each part, one a processor.
+
+        Where somebody else computes, one after the other on one processor.
+        """
+        ticket = _Ticket(1)
+        others: list[Future[object]] = []
+        try:
+            if self.processors == 1 or not self._wait(ticket):
+                here = parts
+            else:
+                here = parts[:1]
+                others += [self._submit(partial(function, part)) for part in parts[1:]]
+            for part in here:
+                function(part)
+        finally:
+            wait(others)
+            self._leave(ticket)
+        for other in others:
+            other.result()  # raises what it raised
 
     def _wait(self, ticket: _Ticket) -> bool:
         """Wait for the ticket's turn; returns whether nobody else is there."""
         with self._lock:
-            alone = self._free == self._processors and not self._queue
+            alone = self._free == self.processors and not self._queue
             self._queue.append(ticket)
             self._call()
         ticket.wait()
@@ -99,16 +122,17 @@ class Crowd:
             self._free -= ticket.processors
             ticket.called.set()
 
-    def _elsewhere(self, function: Callable[[], Result]) -> Result:
-        """Return what the function returns, made in a thread without a team."""
+    def _submit(self, function: Callable[[], Result]) -> Future[Result]:
+        """Have a function called in a thread without a team."""
         try:
             with self._lock:
                 if self._workers is None:
-                    self._workers = _workers(self._processors)
-            made = self._workers.submit(function)
+                    self._workers = _workers(self.processors)
+            return self._workers.submit(function)
         except RuntimeError:  # the main thread has ended, and no executor takes anything more
-            return function()
-        return made.result()
+            made: Future[Result] = Future()
+            made.set_result(function())
+            return made
 
 
 def _workers(count: int) -> ThreadPoolExecutor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -103,17 +102,10 @@ def put_together(products: NDArray[np.int32]) -> NDArray[np.int32]:
 
 @cache
 def _compiled() -> IntProducts | None:
-    if find_spec("numba") is None:
+    try:
+        from m3_retrievers.scoring.compiled_int8 import fill
+    except ImportError:  # no numba, or none that goes with this NumPy
         return None
-    from numba import njit
-
-    @njit(nogil=True)
-    def fill(rows: Any, query: Any, products: Any) -> None:
-        for row in range(rows.shape[0]):
-            total = np.int32(0)
-            for column in range(rows.shape[1]):
-                total += np.int32(rows[row, column]) * np.int32(query[column])
-            products[row] = total
 
     def products_with(queries: Integers) -> Callable[[NDArray[np.int8]], NDArray[np.int32]]:
         asked = queries.astype(np.int16)
@@ -121,7 +113,7 @@ def _compiled() -> IntProducts | None:
         def products(rows: NDArray[np.int8]) -> NDArray[np.int32]:
             found = np.empty((len(asked), len(rows)), np.int32)
             for query, into in zip(asked, found, strict=True):
-                fill(rows, query, into)
+                fill(into, rows, query)
             return found
 
         return products

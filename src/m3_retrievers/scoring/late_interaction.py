@@ -16,9 +16,14 @@ from torch import Tensor
 
 from m3_retrievers.checks import check_same_width
 from m3_retrievers.scoring.crowd import crowd
+from m3_retrievers.scoring.largest_products import Spans, kernel, largest_products
 from m3_retrievers.scoring.token_products import columns_of, token_products
 from m3_retrievers.types.packed import Floats, MultiVectors
 
+# Numbers of document vectors that are worth a look at numba, which takes 0.3 s to import, and the
+# most query vectors: beyond that a product of matrices is as fast.
+_COMPILED_FROM = 1 << 21
+_COMPILED_TOKENS = 128
 # Similarities (j × i) held at once; 2^24 float32 are 64 MiB.
 _SIMILARITIES_AT_ONCE = 1 << 24
 
@@ -34,6 +39,10 @@ def maxsim(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32
     [[0.125]]
     """
     check_same_width("ColBERT", queries.dimension, documents.dimension)
+    if compiles(queries, vectors=len(documents.vectors)):
+        offsets, filled = documents.offsets, np.flatnonzero(documents.lengths)
+        spans = Spans(documents.vectors, offsets[filled], offsets[filled + 1], filled)
+        return maxsim_of_spans(queries, [spans], lengths=documents.lengths)
     scores = np.zeros((len(queries), len(documents)), np.float32)
     for first, last in _document_blocks(documents.offsets, width=len(queries.vectors)):
         rows = documents.vectors[documents.offsets[first] : documents.offsets[last]]
@@ -51,21 +60,45 @@ def maxsim_of_pieces(
     pieces: arrays (·, h), float16 or float32, each read once; together they are the documents'
     vectors in order. lengths: (d,) vectors a document.
     """
-    scores = np.zeros((len(queries), len(lengths)), np.float32)
-    filled, total = np.flatnonzero(lengths), int(lengths.sum())
-    if not total or not len(queries.vectors):
-        return scores
-    q_vectors = torch.from_numpy(queries.vectors.astype(np.float32))
-    starts = (np.cumsum(lengths) - lengths)[filled]
+    total = int(lengths.sum())
+    starts = (np.cumsum(lengths) - lengths)[lengths > 0]
 
-    def best() -> Floats:  # (q, d') of the documents that are not empty
-        similarities = token_products(q_vectors, pieces, rows=total)  # (j, i)
+    def largest() -> Floats:  # (d', i) of the documents that are not empty
+        query = torch.from_numpy(queries.vectors.astype(np.float32))
+        similarities = token_products(query, pieces, rows=total)  # (j, i)
         # empty documents have no segment here; torch's segment_reduce takes 2.5 times as long
-        largest = np.maximum.reduceat(similarities, starts, axis=0)  # (d', i)
-        by_token = torch.from_numpy(np.ascontiguousarray(largest.T))
-        return _segments(by_token, torch.from_numpy(queries.offsets), "mean").numpy()
+        return np.maximum.reduceat(similarities, starts, axis=0)
 
-    scores[:, filled] = crowd().on_one_processor(best)
+    if not total or not len(queries.vectors):
+        return np.zeros((len(queries), len(lengths)), np.float32)
+    return _means(queries, crowd().on_one_processor(largest), lengths)
+
+
+def maxsim_of_spans(
+    queries: MultiVectors, spans: Iterable[Spans], *, lengths: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return (q, d) MaxSim of documents wherever they lie, compiled: where ``compiles`` says so.
+
+    lengths: (d,) vectors a document.
+    """
+    q_vectors = queries.vectors.astype(np.float32)
+    largest = largest_products(q_vectors, spans, documents=len(lengths))
+    return _means(queries, largest[lengths > 0], lengths)
+
+
+def compiles(queries: MultiVectors, *, vectors: int) -> bool:
+    """Return whether so many document vectors are worth what numba compiles, and it is there."""
+    enough = vectors * queries.dimension >= max(1, _COMPILED_FROM)
+    few_tokens = 0 < len(queries.vectors) <= _COMPILED_TOKENS
+    return enough and few_tokens and kernel() is not None
+
+
+def _means(queries: MultiVectors, largest: Floats, lengths: NDArray[np.int64]) -> Floats:
+    """Return (q, d): the mean of each query's tokens' products (d', i) with filled documents."""
+    scores = np.zeros((len(queries), len(lengths)), np.float32)
+    by_token = torch.from_numpy(np.ascontiguousarray(largest.T))
+    means = _segments(by_token, torch.from_numpy(queries.offsets), "mean")
+    scores[:, lengths > 0] = means.numpy()
     return scores
 
 

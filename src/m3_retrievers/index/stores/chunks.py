@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Rows: TypeAlias = NDArray[np.integer[Any]]
 
 # One buffer that doubles stops an index of 100,000 documents for 7.8 s now and then; a chunk of
 # 16 MiB is there at once, and what of it is not written yet takes no memory.
@@ -158,6 +160,31 @@ class Chunks:
                 yield self._parts[at][first - start : last - start]
             else:
                 yield from self.between(first, last)
+
+    def placed(self, firsts: Rows, lasts: Rows) -> Iterator[tuple[NDArray[Any], Rows, Rows, Rows]]:
+        """Yield a piece, where in it rows ``firsts[n]`` to ``lasts[n]`` lie, and of which n.
+
+        What lies in several pieces comes with each of them; what is empty does not come.
+        """
+        wanted = np.flatnonzero(firsts < lasts)
+        while len(wanted):
+            places = np.searchsorted(self._ends, firsts[wanted], side="right")
+            order = np.argsort(places, kind="stable")
+            cuts = np.flatnonzero(np.diff(places[order])) + 1
+            for some in np.split(order, cuts):
+                at, which = int(places[some[0]]), wanted[some]
+                start, end = self._first(at), self._ends[at]
+                yield (
+                    self._parts[at],
+                    firsts[which] - start,
+                    np.minimum(lasts[which], end) - start,
+                    which,
+                )
+            # the rest of what goes on in the next piece
+            ends = np.asarray(self._ends)[places]
+            firsts = firsts.copy()
+            firsts[wanted] = ends
+            wanted = wanted[lasts[wanted] > ends]
 
     def pieces(self, firsts: NDArray[np.integer[Any]], lasts: NDArray[np.integer[Any]]) -> Pieces:
         """Return ``spans`` as one array that is not put together."""

@@ -22,6 +22,8 @@ from m3_retrievers.index.stores.compressed import (
     width_of,
 )
 from m3_retrievers.scoring.int8_maxsim import Int8Texts, maxsim_of_int8, multiplies_int8
+from m3_retrievers.scoring.largest_products import Spans
+from m3_retrievers.scoring.late_interaction import compiles, maxsim_of_spans
 from m3_retrievers.scoring.top import top_k
 from m3_retrievers.types.packed import Floats, MultiVectors, offsets_of
 
@@ -81,6 +83,16 @@ class ColbertStore(ABC):
         for first, last in _runs(self.lengths(rows) * (self.width or 0), most=_VALUES_AT_ONCE):
             yield self.gather(rows[first:last]).vectors
 
+    def placed(self, rows: NDArray[np.integer[Any]]) -> Iterator[Spans]:
+        """Yield what is kept of the given rows (r,), which are numbered from 0."""
+        lengths = self.lengths(rows)
+        for first, last in _runs(lengths * (self.width or 0), most=_VALUES_AT_ONCE):
+            offsets, numbers = offsets_of(lengths[first:last]), np.arange(first, last)
+            filled = np.flatnonzero(lengths[first:last])
+            if len(filled):
+                kept = np.concatenate(list(self._spans(rows[first:last])))
+                yield Spans(kept, offsets[filled], offsets[filled + 1], numbers[filled])
+
     def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:
         """Return the token vectors of the given rows (r,), copied."""
         vectors = self.gather(rows)
@@ -92,9 +104,12 @@ class ColbertStore(ABC):
         if not len(rows):
             return scores
         self.check_width(query.dimension)
+        lengths = self.lengths(rows)
+        if compiles(query, vectors=int(lengths.sum())):
+            scores[:] = maxsim_of_spans(query, self.placed(rows), lengths=lengths)[0]
+            return scores
         if self.dtype == "int8" and len(query.vectors) and multiplies_int8(query.dimension):
             return maxsim_of_int8(query.vectors, self._blocks(rows))
-        lengths = self.lengths(rows)
         for first, last in _runs(lengths * len(query.vectors), most=_SIMILARITIES_AT_ONCE):
             scores[first:last] = scoring.maxsim_of_pieces(
                 query, self.pieces(rows[first:last]), lengths=lengths[first:last]
@@ -247,6 +262,13 @@ class MultiVectorIndex(ColbertStore):
                 yield from (expanded(span[a : a + step], "int8") for a in range(0, len(span), step))
             else:
                 yield span
+
+    def placed(self, rows: NDArray[np.integer[Any]]) -> Iterator[Spans]:
+        """Yield what is kept of the given rows (r,), which are numbered from 0, where it lies."""
+        if self._kept is not None:
+            ends = self._ends.rows
+            for found in self._kept.placed(ends[rows], ends[rows + 1]):
+                yield Spans(*found)
 
     def _spans(self, rows: NDArray[np.integer[Any]]) -> Iterator[NDArray[Any]]:
         """Yield views of what is kept, together where rows adjoin."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +23,7 @@ except ImportError:
 Rows = NDArray[np.integer[Any]]
 AddPostings: TypeAlias = Callable[..., None]
 
-# Compiling takes about a second, once, which smaller indexes never get back.
+# Importing numba takes 0.3 s, and compiling a second, once: smaller indexes never get them back.
 _COMPILED_FROM = 20_000
 _ONE = np.ones(1)
 
@@ -79,21 +78,10 @@ def _scatter(sums: NDArray[np.float64], rows: Rows, products: NDArray[np.float64
 
 @cache
 def compiled() -> AddPostings | None:
-    """Return the same compiled by numba, a fifth of the time; None without numba."""
-    if find_spec("numba") is None:
+    """Return the same compiled by numba; None without it."""
+    try:
+        from m3_retrievers.index.stores import compiled_postings
+    except ImportError:  # no numba, or none that goes with this NumPy
         return None
-    from numba import njit
-
-    # Not fastmath, which may round a product and a sum as one. Unsigned positions spare a test
-    # for negative ones, and with it two thirds of the time.
-    @njit(nogil=True)
-    def add(sums: Any, rows: Any, weights: Any, firsts: Any, lasts: Any, factors: Any) -> None:
-        for term in range(len(firsts)):
-            factor = factors[term]
-            posting, last = np.uint64(firsts[term]), np.uint64(lasts[term])
-            while posting < last:
-                sums[np.uint64(rows[posting])] += weights[posting] * factor
-                posting += np.uint64(1)
-
-    made: AddPostings = add
+    made: AddPostings = compiled_postings.add
     return made
