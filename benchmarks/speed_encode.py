@@ -35,6 +35,7 @@ from common import (
     write_result,
 )
 from full_size import write_full_size_m3, write_small_m3
+from processor_limits import least_ms
 from taking_turns import shown, take_turns
 
 from m3_retrievers import HybridRetriever, M3Encoder
@@ -80,6 +81,16 @@ def compared(folder: str, texts: Sequence[str], length: int) -> dict[str, Callab
     return works
 
 
+def least(folder: str, texts: Sequence[str]) -> dict[str, float]:
+    """Return what the products of these texts take on this processor at the least."""
+    encoder = ours(folder, "fp32")
+    tokens = encoder.measure(texts, query=False).tolist()
+    return {
+        f"ours, {precision}": least_ms(encoder, tokens, precision, threads=torch.get_num_threads())
+        for precision in ("fp32", "bf16")
+    }
+
+
 def query(models: Path) -> dict[str, Any]:
     """One query of 14 tokens, 568 million parameters."""
     folder = str(write_full_size_m3(models / "full"))
@@ -87,6 +98,7 @@ def query(models: Path) -> dict[str, Any]:
     found = take_turns(
         compared(folder, [text], 512), baseline="FlagEmbedding", rounds=5, seconds=LONG
     )
+    found["least_ms"] = least(folder, [text])
     for name in (ours, flag_embedding):
         name.cache_clear()  # 2.3 GB each
     return found
@@ -99,7 +111,8 @@ def passages(models: Path) -> dict[str, Any]:
     texts = [of_tokens(ours(folder, "fp32"), int(n), seed=at)[0] for at, n in enumerate(lengths)]
     works = compared(folder, texts, 512)
     works["FlagEmbedding, batches of 32"] = partial(theirs, folder, texts, 512, 32)
-    return take_turns(works, baseline="FlagEmbedding", rounds=2, seconds=LONG)
+    found = take_turns(works, baseline="FlagEmbedding", rounds=2, seconds=LONG)
+    return {**found, "least_ms": least(folder, texts)}
 
 
 def mini(_: Path) -> dict[str, Any]:
@@ -116,7 +129,8 @@ def mini(_: Path) -> dict[str, Any]:
     }
     for precision in ("fp32", "bf16", "int8"):
         works[f"ours, {precision}"] = partial(ours("m3-mini", precision).encode_documents, texts)
-    return take_turns(works, baseline="sentence-transformers, dense", rounds=3, seconds=LONG)
+    found = take_turns(works, baseline="sentence-transformers, dense", rounds=3, seconds=LONG)
+    return {**found, "least_ms": least("m3-mini", texts)}
 
 
 def long(models: Path, tokens: int) -> dict[str, Any]:
@@ -125,7 +139,8 @@ def long(models: Path, tokens: int) -> dict[str, Any]:
     text = of_tokens(ours(folder, "fp32"), tokens)
     works = compared(folder, text, 8192)
     rounds = 1 if tokens > 4_000 else 3
-    return take_turns(works, baseline="FlagEmbedding", rounds=rounds, blocks=2, seconds=LONG)
+    found = take_turns(works, baseline="FlagEmbedding", rounds=rounds, blocks=2, seconds=LONG)
+    return {**found, "least_ms": least(folder, text)}
 
 
 def callers(_: Path, *, documents: int = 1_000, each: float = 6.0) -> dict[str, Any]:

@@ -27,8 +27,9 @@ def looking(request, monkeypatch):
         pytest.skip("this machine's products of int8 saturate, so they are not used")
     monkeypatch.setattr(dense, "_QUANTISED_FROM", 64)
     monkeypatch.setattr(dense, "_REREAD_COST", 0)
+    made = int8.IntKernel(kernel, LARGEST[request.param], has_team=request.param == "torch")
     for module in (dense, quantised):
-        monkeypatch.setattr(module, "int_products", lambda width: (kernel, LARGEST[request.param]))
+        monkeypatch.setattr(module, "int_products", lambda *_, **__: made)
 
 
 @pytest.mark.parametrize("k", [1, 10, 500])
@@ -129,10 +130,11 @@ def test_a_kernel_multiplies_exactly(name):
 
 @pytest.mark.parametrize("width", [1, 384, 1_024, 8_192])
 def test_sums_stay_in_31_bits(width):
-    kernel = int8.int_products(width)
-    if kernel is None:
+    kernels = [int8.int_products(width, queries=count) for count in (1, 64)]
+    if not all(kernels):
         pytest.skip("this machine multiplies int8 by neither way")
-    product, largest = kernel
-    queries = np.full((1, width), largest, np.int32)
-    rows = np.full((33, width), int8.LARGEST, np.int8)
-    assert product(queries)(rows).tolist() == [[largest * int8.LARGEST * width] * 33]
+    for kernel in kernels:
+        queries = np.full((1, width), kernel.largest, np.int32)
+        rows = np.full((33, width), int8.LARGEST, np.int8)
+        expected = [[kernel.largest * int8.LARGEST * width] * 33]
+        assert kernel.products_with(queries)(rows).tolist() == expected

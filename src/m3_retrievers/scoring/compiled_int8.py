@@ -1,4 +1,4 @@
-"""Inner products of rows in int8, compiled: for processors without instructions of their own.
+"""Inner products of rows in int8, compiled: as fast as memory gives the rows.
 
 Imported by ``int8`` alone, since it needs numba.
 """

@@ -1,12 +1,14 @@
 """Vectors in int8, and exact inner products of them with queries: the kernel of a first look.
 
-By torch where the processor multiplies int8 (VNNI, AMX), else compiled where numba is installed.
+Compiled where numba is installed; else, and for many queries, by torch where the processor
+multiplies int8 (VNNI, AMX).
 ``queries.astype(int32) @ rows.astype(int32).T`` is the plain way to the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -22,6 +24,11 @@ LARGEST = 127
 _HIGH = 128
 # The largest number that two of int8 make in that way.
 LARGEST_IN_TWO = LARGEST * _HIGH + _HIGH // 2 - 1
+
+# From so many queries on torch is faster: of 100,000 × 1,024 rows one takes 25 ms by torch on two
+# cores of an AMD EPYC (Zen 4), 10 on an Intel Xeon with AMX, and 4.4 compiled on one core; 64 take
+# 45 to 75 by torch.
+_MANY = 6
 
 Norms: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 Integers = NDArray[np.integer[Any]]
@@ -50,19 +57,47 @@ def rounded(
     return whole.to(torch.int32).numpy(), scales[:, 0].numpy(), norms
 
 
-def int_products(width: int) -> tuple[IntProducts, int] | None:
-    """Return a function for rows of this width, and the largest number its queries may hold.
+@dataclass(frozen=True, slots=True)
+class IntKernel:
+    """A way to multiply rows of a width.
+
+    products_with: takes queries (q, h) of numbers up to ``largest``. has_team: whether the threads
+    of PyTorch's share it; otherwise the one that calls it computes.
+    """
+
+    products_with: IntProducts
+    largest: int
+    has_team: bool
+
+
+def int_products(width: int, *, queries: int = 1) -> IntKernel | None:
+    """Return the faster way to multiply rows of this width with so many queries.
 
     None where this machine does not multiply int8 exactly, or torch does not do it any more.
     """
-    # a sum of h products in 31 bits
-    most = (2**31 - 1) // (LARGEST * max(1, width))
-    # 100,000 × 1,024 from memory, one query, on one core: 9.8 ms by torch, 14.3 compiled (and
-    # 64 queries 45 ms by torch); without such instructions torch takes ten times as long
-    if _torch_holds() and (_multiplies_int8() or _compiled() is None):
-        return by_torch, min(LARGEST_IN_TWO, most)
+    ways = compiled_products(width), torch_products(width)
+    # torch takes a dozen queries in the time of one
+    return next(filter(None, ways if queries < _MANY else ways[::-1]), None)
+
+
+def torch_products(width: int) -> IntKernel | None:
+    """Return torch's way where it is exact, and not ten times as slow as the compiled one."""
+    if not _torch_holds() or not (_multiplies_int8() or _compiled() is None):
+        return None
+    return IntKernel(by_torch, min(LARGEST_IN_TWO, _most(width)), has_team=True)
+
+
+def compiled_products(width: int) -> IntKernel | None:
+    """Return the way that numba compiled; None without it."""
     compiled = _compiled()
-    return None if compiled is None else (compiled, min(32767, most))
+    if compiled is None:
+        return None
+    return IntKernel(compiled, min(32_767, _most(width)), has_team=False)
+
+
+def _most(width: int) -> int:
+    """Return the largest number whose products of a row sum up in 31 bits."""
+    return (2**31 - 1) // (LARGEST * max(1, width))
 
 
 def by_torch(queries: Integers) -> Callable[[NDArray[np.int8]], NDArray[np.int32]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m3_retrievers.scoring.int8 import by_torch, in_two, int_products, put_together, rounded
+from m3_retrievers.scoring.int8 import in_two, put_together, rounded, torch_products
 from m3_retrievers.types.packed import Floats
 
 
@@ -28,8 +28,7 @@ class Int8Texts:
 
 def multiplies_int8(width: int) -> bool:
     """Return whether vectors of this width are better multiplied in int8 than widened."""
-    kernel = int_products(width)
-    return kernel is not None and kernel[0] is by_torch
+    return torch_products(width) is not None
 
 
 def maxsim_of_int8(query: Floats, blocks: Iterable[Int8Texts]) -> NDArray[np.float32]:
@@ -44,9 +43,9 @@ def maxsim_of_int8(query: Floats, blocks: Iterable[Int8Texts]) -> NDArray[np.flo
     >>> maxsim_of_int8(query, [text]).round(3).tolist() if multiplies_int8(2) else [0.5, 0.0]
     [0.5, 0.0]
     """
-    kernel = int_products(query.shape[1])
+    kernel = torch_products(query.shape[1])
     assert kernel is not None  # multiplies_int8 saw to it
-    integers, q_scales, _ = rounded(query, largest=kernel[1])
+    integers, q_scales, _ = rounded(query, largest=kernel.largest)
     halves = torch.from_numpy(in_two(integers))
     weights = q_scales / np.float32(len(query))
     # not as a product, nor down the columns: how those are summed depends on how many texts

@@ -8,11 +8,14 @@ exactly. What is further than that below the k-th best need not be read.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 from m3_retrievers.index.stores.chunks import Chunks, GrowingRows
-from m3_retrievers.scoring.int8 import LARGEST, int_products, rounded
+from m3_retrievers.scoring.crowd import crowd
+from m3_retrievers.scoring.int8 import LARGEST, IntKernel, int_products, rounded
 from m3_retrievers.scoring.top import reached_by
 from m3_retrievers.types.packed import Floats
 
@@ -58,20 +61,12 @@ class QuantisedRows:
         queries: (q, h); one array each. admitted: mask (n,) of the rows that may be found.
         """
         width = queries.shape[1]
-        kernel = int_products(width)
+        kernel = int_products(width, queries=len(queries))
         if kernel is None:  # made on another machine
             every = np.arange(len(self))
             return [every if admitted is None else every[admitted]] * len(queries)
-        products_with, largest = kernel
-        integers, scales, (_, moved) = rounded(queries, largest=largest)
-        scores = np.empty((len(queries), len(self)), np.float32)
-        products_of = products_with(integers)
-        step, done = max(1, _PRODUCTS_AT_ONCE // len(queries)), 0
-        for part in self._rows.parts:
-            for at in range(0, len(part), step):
-                rows = part[at : at + step]
-                scores[:, done : done + len(rows)] = products_of(rows)
-                done += len(rows)
+        integers, scales, (_, moved) = rounded(queries, largest=kernel.largest)
+        scores = self._products(kernel, integers)
         scores *= self._scales.rows
         scores *= scales[:, None]
         norms = np.linalg.norm(queries, axis=1)
@@ -79,6 +74,27 @@ class QuantisedRows:
         # what these numbers, and scores in float32, are themselves rounded by
         errors += (width + 4) * ROUNDING * norms * (self._norm + self._moved)
         return best_within(scores, errors, k=k, admitted=admitted)
+
+    def _products(self, kernel: IntKernel, queries: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return (q, n) the products of whole numbers."""
+        scores = np.empty((len(queries), len(self)), np.float32)
+        products_of = kernel.products_with(queries)
+        step = max(1, _PRODUCTS_AT_ONCE // len(queries))
+
+        def multiply(span: tuple[int, int]) -> None:
+            done = span[0]
+            for part in self._rows.between(*span):
+                for at in range(0, len(part), step):
+                    rows = part[at : at + step]
+                    scores[:, done : done + len(rows)] = products_of(rows)
+                    done += len(rows)
+
+        if kernel.has_team:
+            multiply((0, len(self)))
+        else:
+            cuts = np.linspace(0, len(self), crowd().processors + 1).astype(int)
+            crowd().side_by_side(multiply, list(pairwise(cuts.tolist())))
+        return scores
 
 
 def best_within(
