@@ -135,3 +135,15 @@ def test_little_work_and_many_query_vectors_are_left_to_torch(monkeypatch):
     assert late_interaction.compiles(few, vectors=100)
     assert not late_interaction.compiles(few, vectors=99)
     assert not late_interaction.compiles(many, vectors=100)
+
+
+def test_without_a_place_for_machine_code_functions_are_compiled_all_the_same(monkeypatch):
+    from m3_retrievers.scoring import compiling
+
+    def njit(*, cache=False, **_):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(compiling, "njit", njit)
+    assert compiling.compiled()(abs)(-3) == 3

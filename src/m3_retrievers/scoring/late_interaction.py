@@ -20,9 +20,9 @@ from m3_retrievers.scoring.largest_products import Spans, kernel, largest_produc
 from m3_retrievers.scoring.token_products import columns_of, token_products
 from m3_retrievers.types.packed import Floats, MultiVectors
 
-# Numbers of document vectors that are worth a look at numba, which takes 0.3 s to import, and the
+# Numbers of document vectors that are worth loading numba for, which takes half a second, and the
 # most query vectors: beyond that a product of matrices is as fast.
-_COMPILED_FROM = 1 << 21
+_COMPILED_FROM = 1 << 22
 _COMPILED_TOKENS = 128
 # Similarities (j × i) held at once; 2^24 float32 are 64 MiB.
 _SIMILARITIES_AT_ONCE = 1 << 24
