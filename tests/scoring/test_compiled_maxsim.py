@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 
 from m3_retrievers import scoring
 from m3_retrievers.index.stores import chunks
@@ -13,7 +12,8 @@ from m3_retrievers.index.stores.multivector import MultiVectorIndex
 from m3_retrievers.scoring import crowd as crowds
 from m3_retrievers.scoring import largest_products as cutting
 from m3_retrievers.scoring import late_interaction
-from m3_retrievers.types.packed import MultiVectors, offsets_of
+from m3_retrievers.types.packed import MultiVectors
+from vector_packs import pack, plain_maxsim
 
 pytestmark = pytest.mark.skipif(
     cutting.kernel() is None, reason="numba, an extra that makes it faster, is not installed"
@@ -31,21 +31,6 @@ def processors(request, monkeypatch):
     monkeypatch.setattr(crowds, "_crowds", [crowds.Crowd(request.param)])
 
 
-def pack(lengths, *, width, seed, dtype=np.float32):
-    rows = np.random.default_rng(seed).standard_normal((sum(lengths), width))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return MultiVectors(rows.astype(dtype), offsets_of(lengths))
-
-
-def plain(queries, documents):
-    tensors = [
-        torch.from_numpy(array)
-        for pack in (queries, documents)
-        for array in (pack.vectors.astype(np.float64), pack.offsets)
-    ]
-    return scoring.packed_maxsim(*tensors).numpy()
-
-
 @pytest.mark.usefixtures("processors")
 @pytest.mark.parametrize("width", [1, 5, 16, 100])
 @pytest.mark.parametrize("tokens", [1, 7, 14, 23])
@@ -54,7 +39,7 @@ def test_it_is_the_plain_maxsim(width, tokens):
     for dtype in (np.float16, np.float32):
         documents = pack(LENGTHS, width=width, seed=2, dtype=dtype)
         found = scoring.maxsim(queries, documents)
-        np.testing.assert_allclose(found, plain(queries, documents), atol=1e-6)
+        np.testing.assert_allclose(found, plain_maxsim(queries, documents), atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [1, 3, 64, 101])
@@ -63,7 +48,7 @@ def test_vectors_kept_in_int8_are_multiplied_as_they_are(width):
     index = MultiVectorIndex(documents, dtype="int8")
     rows = np.array([3, 0, 7, 7, 9, 1, 8, 6, 2, 4])
     widened = expanded(compressed(documents.vectors, "int8"), "int8")
-    expected = plain(queries, MultiVectors(widened, documents.offsets))[0]
+    expected = plain_maxsim(queries, MultiVectors(widened, documents.offsets))[0]
     np.testing.assert_allclose(index.score(queries, rows), expected[rows], atol=1e-6)
 
 
@@ -74,7 +59,7 @@ def test_it_does_not_matter_where_documents_lie(at_once, chunk, monkeypatch):
     monkeypatch.setattr(cutting, "_VECTORS_AT_ONCE", at_once)
     queries, documents = pack([9], width=8, seed=5), pack(LENGTHS, width=8, seed=6)
     expected = scoring.maxsim(queries, documents)
-    np.testing.assert_allclose(expected, plain(queries, documents), atol=1e-6)
+    np.testing.assert_allclose(expected, plain_maxsim(queries, documents), atol=1e-6)
     monkeypatch.setattr(chunks, "_BYTES", chunk * 8 * 4)
     index = MultiVectorIndex(dtype="float32")
     for row in range(len(LENGTHS)):
@@ -106,7 +91,7 @@ def test_vectors_that_must_not_be_written_to_stay_so_and_others_do_not_become_so
     assert documents.vectors.flags.writeable
     documents.vectors.flags.writeable = False
     np.testing.assert_allclose(
-        scoring.maxsim(queries, documents), plain(queries, documents), atol=1e-6
+        scoring.maxsim(queries, documents), plain_maxsim(queries, documents), atol=1e-6
     )
 
 

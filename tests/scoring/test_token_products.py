@@ -8,23 +8,7 @@ from m3_retrievers import scoring
 from m3_retrievers.scoring import packed_product
 from m3_retrievers.scoring import token_products as kernel
 from m3_retrievers.scoring.packed_product import can_pack
-from m3_retrievers.types.packed import MultiVectors
-
-
-def pack(lengths, *, width, seed, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    rows = [rng.standard_normal((length, width)) for length in lengths]
-    rows = [row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows]
-    return MultiVectors.from_rows([row.astype(dtype) for row in rows], dimension=width)
-
-
-def plain(queries, documents):
-    tensors = [
-        torch.from_numpy(array)
-        for pack in (queries, documents)
-        for array in (pack.vectors.astype(np.float64), pack.offsets)
-    ]
-    return scoring.packed_maxsim(*tensors).numpy()
+from vector_packs import pack, plain_maxsim
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -39,7 +23,7 @@ def test_the_kernel_equals_the_plain_maxsim(dtype, at_once, tokens, packed, monk
     queries = pack([tokens, 0, 3], width=16, seed=1)
     documents = pack([5, 0, 1, 12, 0], width=16, seed=2, dtype=dtype)
     found = scoring.maxsim(queries, documents)
-    np.testing.assert_allclose(found, plain(queries, documents), atol=1e-6)
+    np.testing.assert_allclose(found, plain_maxsim(queries, documents), atol=1e-6)
 
 
 def test_without_its_private_operations_torch_multiplies_by_its_public_ones(monkeypatch):
@@ -56,7 +40,7 @@ def test_without_its_private_operations_torch_multiplies_by_its_public_ones(monk
 
 def test_it_does_not_matter_how_documents_are_cut_into_pieces():
     queries, documents = pack([9], width=8, seed=3), pack([4, 7, 2], width=8, seed=4)
-    expected = plain(queries, documents)
+    expected = plain_maxsim(queries, documents)
     for cuts in ([], [4], [1, 2, 3, 12], [0, 13]):
         pieces = iter(np.split(documents.vectors, cuts))
         found = scoring.maxsim_of_pieces(queries, pieces, lengths=documents.lengths)
@@ -67,5 +51,5 @@ def test_vectors_that_must_not_be_written_to_are_read():
     queries, documents = pack([2], width=4, seed=5), pack([3], width=4, seed=6)
     documents.vectors.flags.writeable = False
     np.testing.assert_allclose(
-        scoring.maxsim(queries, documents), plain(queries, documents), atol=1e-6
+        scoring.maxsim(queries, documents), plain_maxsim(queries, documents), atol=1e-6
     )
