@@ -44,6 +44,17 @@ def test_it_serves_an_index_with_its_model(run, served, tiny_m3, tmp_path):
     assert len(one.retriever) == 1
 
 
+def test_it_says_where_an_index_was_made_in_another_precision(run, served, tiny_m3, tmp_path):
+    retriever = HybridRetriever(M3Encoder.from_pretrained(tiny_m3, device="cpu", precision="bf16"))
+    retriever.add(["the page"])
+    retriever.save(tmp_path / "index")
+    done = run("serve", tmp_path / "index", "--model", tiny_m3)
+    assert "index, made in bf16, asked in f" in done.message
+    asked = ("search", tmp_path / "index", "page", "--model", tiny_m3)
+    assert "The index was made in bf16, asked in f" in run(*asked, "--explain").out
+    assert "bf16" not in run(*asked).out
+
+
 def test_it_serves_several_indexes_each_with_its_model(run, served, tiny_m3, other_m3, tmp_path):
     HybridRetriever(M3Encoder.from_pretrained(tiny_m3)).save(tmp_path / "a")
     HybridRetriever.open(tmp_path / "b.index", other_m3).add(["the page"])

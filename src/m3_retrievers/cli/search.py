@@ -15,6 +15,7 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.explain.explaining import explain as explained
 from m3_retrievers.index.opening import shown_address
+from m3_retrievers.retrieval.precisions import difference
 from m3_retrievers.retrieval.retriever import HybridRetriever
 from m3_retrievers.types.hits import Hit
 
@@ -55,6 +56,8 @@ def _print(
     console.print(hits_table(hits, title=question))
     if explain:
         console.print(shares_table(hits))
+        if apart := difference(retriever.index, retriever.encoder):
+            console.print(f"The index was {apart}.", style="dim", highlight=False)
         for hit in hits[:_EXPLAINED]:
             console.print()
             console.print(marked(explained(question, hit, retriever=retriever)))

@@ -15,6 +15,7 @@ from m3_retrievers.encoder.encoder import M3Encoder
 from m3_retrievers.encoder.mini import MINI
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.opening import parse_address, shown_address
+from m3_retrievers.retrieval.precisions import difference
 
 if TYPE_CHECKING:
     from m3_retrievers.serve import Served
@@ -52,6 +53,8 @@ def run(
         where = f"http://{host}:{port}"
         for one in served:
             what = f"{one.retriever.encoder.name} and {len(one.retriever)} passages of {one.name}"
+            apart = difference(one.retriever.index, one.retriever.encoder)
+            what += "" if apart is None else f", {apart}"
             messages.print(f"Serving {what}.", soft_wrap=True)
         what = "The playground is at" if served else f"Serving {names[0]} at"
         messages.print(f"{what} {where} (Ctrl-C stops it).", soft_wrap=True)

@@ -72,6 +72,13 @@ class CombinedEncoder(BaseEncoder):
         return self._weights
 
     @property
+    def precision(self) -> str | None:
+        """The parts' precisions, by output, of those that state one; None where none does."""
+        stated = {output: getattr(part, "precision", None) for output, part in self.parts.items()}
+        named = [f"{found} ({output})" for output, found in stated.items() if found]
+        return " + ".join(named) or None
+
+    @property
     def dimension(self) -> int:
         """Width h of the dense output."""
         return self._of("dense").dimension

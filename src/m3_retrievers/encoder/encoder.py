@@ -161,7 +161,8 @@ class M3Encoder(ReadingEncoder):
     def fingerprint(self) -> str:
         """SHA-256 of everything that shapes a document's vectors; an index is bound to it.
 
-        The precision is no part of it: a query in bf16 may be asked of an index in fp32.
+        The precision is no part of it: a query in bf16 may be asked of an index in fp32, which
+        notes its own, and the retriever's repr says where they differ.
         """
         shape = {name: asdict(self.settings)[name] for name in ("truncate_dim", "mcls_every")}
         return fingerprint(self.source, shape)

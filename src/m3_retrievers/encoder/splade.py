@@ -13,6 +13,7 @@ import torch
 from m3_retrievers.checks import check_k
 from m3_retrievers.encoder.lazy import Lazy
 from m3_retrievers.encoder.pieces import Truncation
+from m3_retrievers.encoder.precision import DTYPES, Precision
 from m3_retrievers.encoder.reading import Reading
 from m3_retrievers.encoder.reading_encoder import ReadingEncoder
 from m3_retrievers.encoder.recent import Keep
@@ -163,6 +164,11 @@ class SpladeEncoder(ReadingEncoder):
     def default_weights(self) -> HybridWeights:
         """The lexical score alone."""
         return HybridWeights(dense=0, sparse=1, colbert=0)
+
+    @property
+    def precision(self) -> Precision | None:
+        """In which numbers the models compute; None for a dtype without a name here."""
+        return next((name for name, dtype in DTYPES.items() if dtype == self.dtype), None)
 
     @property
     def dimension(self) -> int:

@@ -237,8 +237,9 @@ class PersistentIndex(Protocol):
     ) -> dict[str, Any]:
         """Bind the index to a model; returns the JSON kept beside it, {} for none.
 
-        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
-        fingerprint is an IndexModelError. extra: JSON to keep instead of what is there.
+        model: ``name``, ``fingerprint`` and, where known, ``precision``; the first call notes
+        them, and afterwards another fingerprint is an IndexModelError, and the precision stays.
+        extra: JSON to keep instead of what is there.
         """
         ...
 

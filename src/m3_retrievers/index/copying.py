@@ -15,7 +15,6 @@ from m3_retrievers.index.base import Index, PersistentIndex
 from m3_retrievers.index.local import LocalIndex
 from m3_retrievers.index.opening import open as open_index
 from m3_retrievers.index.opening import parse_address
-from m3_retrievers.index.snapshot.storage import read_model
 from m3_retrievers.types.representations import ALL_OUTPUTS, Output, Representations
 
 
@@ -50,7 +49,7 @@ def copy(
             )
         ids = given.where(None)
         there = _there(given, made, ids)
-        _bind(made, _note_of(given, source))
+        _bind(made, _note_of(given))
         rest = [id for id in ids if id not in there]
         with tqdm(
             total=len(ids), initial=len(there), disable=not show_progress, desc="copy", unit="doc"
@@ -106,11 +105,10 @@ def _there(source: Index, target: Index, ids: list[str]) -> set[str]:
     return set(there)
 
 
-def _note_of(index: Index, source: Index | str | Path) -> Mapping[str, Any]:
+def _note_of(index: Index) -> Mapping[str, Any]:
     """Return the model that an index is bound to and the JSON kept beside it, where there are."""
     if isinstance(index, LocalIndex):
-        model = read_model(Path(source)) if isinstance(source, str | Path) else {}
-        return {"model": model, "extra": index.extra}
+        return {"model": index.model, "extra": index.extra}
     return index.note() if isinstance(index, PersistentIndex) else {}
 
 
@@ -119,4 +117,4 @@ def _bind(index: Index, note: Mapping[str, Any]) -> None:
     if model and isinstance(index, PersistentIndex):
         index.bind(model, extra=note.get("extra", {}))
     elif isinstance(index, LocalIndex):
-        index.extra = dict(note.get("extra", {}))
+        index.extra, index.model = dict(note.get("extra", {})), dict(model or {})

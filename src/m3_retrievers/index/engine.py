@@ -23,7 +23,7 @@ from m3_retrievers.index.conditions import parse_filter
 from m3_retrievers.index.deleting import ids_to_delete
 from m3_retrievers.index.incoming import check_query, check_representations, no_rows
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.snapshot.manifest import check_model
+from m3_retrievers.index.snapshot.manifest import bound_record, check_model
 from m3_retrievers.types.hits import Query, Ranking, Record, SearchResult
 from m3_retrievers.types.packed import Floats
 from m3_retrievers.types.plan import MODES, Mode, Plan
@@ -292,14 +292,16 @@ class EngineIndex(ABC):
     ) -> dict[str, Any]:
         """Bind the index to a model; returns the JSON kept beside it, {} for none.
 
-        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
-        fingerprint is an IndexModelError. extra: JSON to keep instead of what is there.
+        model: ``name``, ``fingerprint`` and, where known, ``precision``; the first call notes
+        them, and afterwards another fingerprint is an IndexModelError, and the precision stays.
+        extra: JSON to keep instead of what is there.
         """
         note = self._read_note()
         if "model" in note:
             check_model(self.place, saved=note["model"], given=model)
         kept = dict(note.get("extra", {}) if extra is None else extra)
-        changed = {**note, "model": dict(model), "extra": kept}
+        record = bound_record(saved=note.get("model", {}), given=model)
+        changed = {**note, "model": record, "extra": kept}
         if changed != note:
             self._write_note(changed)
         return kept

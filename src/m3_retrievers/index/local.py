@@ -55,6 +55,7 @@ class LocalIndex(TableIndex):
         )
         self._table = Table(stores)
         self.extra: dict[str, Any] = {}
+        self.model: dict[str, Any] = {}  # as it was saved with the index
 
     @contextmanager
     def snapshot(self) -> Iterator[Table]:
@@ -133,8 +134,9 @@ class LocalIndex(TableIndex):
     ) -> None:
         """Write the live records to a folder; see ``index.snapshot``.
 
-        model: ``{"name", "fingerprint"}`` of the model that made the representations. extra: JSON
-        of the caller's, handed back as ``LocalIndex.extra``.
+        model: ``{"name", "fingerprint"}`` of the model that made the representations, and its
+        ``"precision"`` where that is known, handed back as ``LocalIndex.model``. extra: JSON of
+        the caller's, handed back as ``LocalIndex.extra``.
         """
         with self._turn(), self._lock.reading():
             stores, live = self._table.stores, self._table.live.rows
@@ -194,14 +196,15 @@ class LocalIndex(TableIndex):
         )
         index = cls()
         index._table = Table(stores, saved.records)
-        index.extra = settings["extra"]
+        index.extra, index.model = settings["extra"], saved.model or {}
         return index
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the locks out; what they guard is copied in one state."""
         with self._turn(), self._lock.reading():
-            return {"table": copy.deepcopy(self._table), "extra": copy.deepcopy(self.extra)}
+            names = {"table": self._table, "extra": self.extra, "model": self.model}
+            return {name: copy.deepcopy(value) for name, value in names.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._writing, self._lock = ForkSafeLock(), SharedLock()
-        self._table, self.extra = state["table"], state["extra"]
+        self._table, self.extra, self.model = state["table"], state["extra"], state["model"]

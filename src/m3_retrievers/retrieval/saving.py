@@ -10,8 +10,10 @@ from m3_retrievers.encoder.base import Encoder
 from m3_retrievers.errors import InputError
 from m3_retrievers.index.base import Index, SavableIndex
 from m3_retrievers.index.local import LocalIndex
+from m3_retrievers.index.snapshot.manifest import bound_record
 from m3_retrievers.lexical.bm25 import BM25
 from m3_retrievers.retrieval.planning import plan_from_state, plan_state
+from m3_retrievers.retrieval.precisions import precision_of
 from m3_retrievers.types.plan import Plan
 
 
@@ -22,7 +24,9 @@ def save(folder: str | Path, index: Index, encoder: Encoder, plan: Plan) -> None
             f"save expects an index that lives in this process, got {type(index).__name__}, "
             "which keeps its documents itself. Nothing needs saving."
         )
-    index.save(folder, model=model_record(encoder), extra=plan_state(plan))
+    saved = index.model if isinstance(index, LocalIndex) else {}
+    model = bound_record(saved=saved, given=model_record(encoder))
+    index.save(folder, model=model, extra=plan_state(plan))
 
 
 def load(folder: str | Path, encoder: Encoder) -> tuple[LocalIndex, Plan]:
@@ -46,4 +50,6 @@ def weighting_maker(encoder: Encoder) -> Callable[[Mapping[str, Any]], BM25]:
 
 def model_record(encoder: Encoder) -> dict[str, str]:
     """Return what an index notes of the model it is bound to."""
-    return {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    record = {"name": encoder.name, "fingerprint": encoder.fingerprint}
+    precision = precision_of(encoder)
+    return record if precision is None else record | {"precision": precision}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from m3_retrievers.habits import guided
 from m3_retrievers.retrieval.planned import Planned
+from m3_retrievers.retrieval.precisions import difference, precision_of
 from m3_retrievers.types.page import Page
 
 if TYPE_CHECKING:
@@ -19,13 +20,18 @@ class Shown(Planned):
 
     def __repr__(self) -> str:
         documents = len(self.index)
-        return f"HybridRetriever({self.encoder.name!r}, legs={self.legs}, documents={documents})"
+        apart = difference(self.index, self.encoder)
+        precision = "" if apart is None else f", precision={apart!r}"
+        about = f"{self.encoder.name!r}, legs={self.legs}, documents={documents}{precision}"
+        return f"HybridRetriever({about})"
 
     def _repr_html_(self) -> str:
         from m3_retrievers.display import markup
 
+        precision = difference(self.index, self.encoder) or precision_of(self.encoder)
         facts = {
             "model": self.encoder.name,
+            **({} if precision is None else {"precision": precision}),
             "documents": len(self.index),
             "legs": ", ".join(self.legs),
             "weights": self.weights,

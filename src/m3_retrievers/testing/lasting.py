@@ -115,6 +115,22 @@ class Lasts(Cases):
             assert persistent(again).bind(MODEL, extra={}) == {}
             assert len(again) == 0, "the note counts as no document"
 
+    def test_the_precision_that_was_noted_first_stays(
+        self, index: Index, reopen: Callable[[], Index]
+    ) -> None:
+        first = {**MODEL, "precision": "fp16"}
+        persistent(index).bind(first)
+        for extra in (None, {"new": 1}):
+            persistent(index).bind({**MODEL, "precision": "fp32"}, extra=extra)
+            assert persistent(index).note()["model"] == first
+        with self._again(index, reopen) as again:
+            assert persistent(again).note()["model"] == first
+
+    def test_a_precision_that_is_not_known_stays_so(self, index: Index) -> None:
+        persistent(index).bind(MODEL)
+        persistent(index).bind({**MODEL, "precision": "fp32"}, extra={"new": 1})
+        assert persistent(index).note()["model"] == MODEL
+
     # Closed and gone
 
     def test_a_closed_index_says_so(self, filled: Index) -> None:

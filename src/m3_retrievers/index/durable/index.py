@@ -33,7 +33,7 @@ from m3_retrievers.index.durable.table import FollowingTable
 from m3_retrievers.index.durable.vectors import by_key
 from m3_retrievers.index.locking import ForkSafeLock
 from m3_retrievers.index.records import check_records, stored_record
-from m3_retrievers.index.snapshot.manifest import check_model
+from m3_retrievers.index.snapshot.manifest import bound_record, check_model
 from m3_retrievers.index.stores.compressed import ColbertDtype
 from m3_retrievers.index.table import Table, too_many_dead
 from m3_retrievers.index.tabled import TableIndex
@@ -220,8 +220,9 @@ class DurableIndex(TableIndex):
     ) -> dict[str, Any]:
         """Bind the index to a model; returns the JSON kept beside it, {} for none.
 
-        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
-        fingerprint is an IndexModelError. extra: JSON to keep instead of what is there.
+        model: ``name``, ``fingerprint`` and, where known, ``precision``; the first call notes
+        them, and afterwards another fingerprint is an IndexModelError, and the precision stays.
+        extra: JSON to keep instead of what is there.
         """
         with self.snapshot():
             kept, changed = self._bound(model, extra)
@@ -241,7 +242,8 @@ class DurableIndex(TableIndex):
         if "model" in note:
             check_model(self.place, saved=note["model"], given=model)
         kept = dict(note.get("extra", {}) if extra is None else extra)
-        changed = {**note, "model": dict(model), "extra": kept}
+        record = bound_record(saved=note.get("model", {}), given=model)
+        changed = {**note, "model": record, "extra": kept}
         return kept, None if changed == note else changed
 
     def close(self) -> None:

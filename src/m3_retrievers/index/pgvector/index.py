@@ -258,9 +258,9 @@ class PgVectorIndex(EngineIndex):
     ) -> dict[str, Any]:
         """Bind the index to a model; returns the JSON kept beside it, {} for none.
 
-        model: ``name`` and ``fingerprint``; the first call notes them, and afterwards another
-        fingerprint is an IndexModelError, also where two processes are first at once. extra:
-        JSON to keep instead of what is there.
+        model: ``name``, ``fingerprint`` and, where known, ``precision``; the first call notes
+        them, and afterwards another fingerprint is an IndexModelError, also where two processes
+        are first at once, and the precision stays. extra: JSON to keep instead of what is there.
         """
         if "model" in self._read_note() and extra is None:
             return super().bind(model)  # which writes nothing, so that a reader may

@@ -105,6 +105,18 @@ def check_model(place: Path | str, *, saved: Mapping[str, Any], given: Mapping[s
         )
 
 
+def bound_record(*, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a model to keep beside an index: the first one's precision stays.
+
+    saved: what is kept there of the same model, ``{}`` for nothing. An index noted without a
+    precision stays without: who made its vectors is not known.
+    """
+    if saved.get("fingerprint") != given.get("fingerprint"):
+        return dict(given)
+    record = {name: value for name, value in given.items() if name != "precision"}
+    return record | ({"precision": saved["precision"]} if "precision" in saved else {})
+
+
 def _remedy(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     other = "Load it with the model that built it, or index the documents again."
     if saved.get("name") != given.get("name"):
