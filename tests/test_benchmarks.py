@@ -45,7 +45,14 @@ def test_a_script_finds_what_it_imports(path, module_of):
         if not error.name.startswith(PEERS):
             raise
         pytest.skip(f"needs {error.name}, which users never need")
-    shared = ("common", "full_size", "on_device", "homes_data", "taking_turns")
+    shared = (
+        "common",
+        "full_size",
+        "on_device",
+        "homes_data",
+        "processor_limits",
+        "taking_turns",
+    )
     assert callable(getattr(module, "main", None)) or path.stem in shared
 
 
