@@ -61,16 +61,16 @@ def main() -> None:
         )
         print(found[name].table(), flush=True)
         del vectors
-    result = {
-        "machine": about,
-        "options": {key: str(value) for key, value in vars(options).items() if key != "data"},
-        "fingerprint": encoder.fingerprint,
-        "encode_s": seconds,
-        "collections": {name: short(one) for name, one in found.items()},
-        "table": table(found),
-    }
-    print(result["table"])
-    write_result(RESULTS / f"{options.name}.json", result)
+        result = {
+            "machine": about,
+            "options": {key: str(value) for key, value in vars(options).items() if key != "data"},
+            "fingerprint": encoder.fingerprint,
+            "encode_s": seconds,
+            "collections": {name: short(one) for name, one in found.items()},
+            "table": table(found),
+        }
+        write_result(RESULTS / f"{options.name}.json", result)  # what is done stays
+    print(table(found))
 
 
 def short(one: Evaluation) -> dict[str, Any]:
