@@ -195,9 +195,9 @@ def in_turns(
     """Yield what making the engines took, then the times of passages and of a query."""
     runs, found = started(engines(folder, precision), exact)
     yield f"{precision}, started", found
-    for work, rounds in (("query", 20), ("passages", 2)):
+    for work, rounds, blocks in (("query", 5, 9), ("passages", 1, 7)):
         turns = {name: partial(run, works()[work]) for name, run in runs.items()}
-        times = take_turns(turns, baseline=BASELINE, rounds=rounds, blocks=3, seconds=45)
+        times = take_turns(turns, baseline=BASELINE, rounds=rounds, blocks=blocks, seconds=75)
         print(shown(f"{work}, {precision}", times), flush=True)
         yield f"{precision}, {work}", times
 
