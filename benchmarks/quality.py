@@ -4,12 +4,14 @@
 ``BM25`` counts words, English stop words dropped::
 
     python benchmarks/quality.py --data DATA/cranfield DATA/cacm --name six_sets
+    python benchmarks/quality.py --data DATA/squad_en --name six_sets --add
     python benchmarks/quality.py --data DATA/cranfield --model m3-mini/backbone
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, machine, timed, write_result
+from common import RESULTS, machine, read_result, timed, write_result
 
 from m3_retrievers import HybridWeights, M3Encoder
 from m3_retrievers.evaluation import Evaluation, evaluate, read_collection, represent
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--truncation", default="warn")
     parser.add_argument("--mcls-every", type=int)
     parser.add_argument("--name", default="quality", help="of the result file")
+    parser.add_argument("--add", action="store_true", help="to the collections that file has")
     options = parser.parse_args()
     encoder = M3Encoder.from_pretrained(
         options.model,
@@ -45,32 +48,42 @@ def main() -> None:
         mcls_every=options.mcls_every,
     )
     weights = HybridWeights(*options.weights) if options.weights else None
-    about = machine(threads=torch.get_num_threads())
-    found: dict[str, Evaluation] = {}
-    seconds = {}
+    target = RESULTS / f"{options.name}.json"
+    asked = {k: str(v) for k, v in vars(options).items() if k not in ("data", "add")}
+    result: dict[str, Any] = {
+        "machine": machine(threads=torch.get_num_threads()),
+        "options": asked,
+        "fingerprint": encoder.fingerprint,
+        "encode_s": {},
+        "collections": {},
+    }
+    if options.add:
+        result |= held(target, options=asked, fingerprint=encoder.fingerprint)
     for folder in options.data:
         name = "/".join(folder.resolve().parts[-2:]).removeprefix("data/")
         collection = read_collection(folder, name=name)
-        seconds[name], vectors = timed(partial(represent, encoder, collection))
-        found[name] = evaluate(
+        result["encode_s"][name], vectors = timed(partial(represent, encoder, collection))
+        found = evaluate(
             encoder,
             collection,
             protocol=options.protocol,
             weights=weights,
             representations=vectors,
         )
-        print(found[name].table(), flush=True)
+        print(found.table(), flush=True)
         del vectors
-    result = {
-        "machine": about,
-        "options": {key: str(value) for key, value in vars(options).items() if key != "data"},
-        "fingerprint": encoder.fingerprint,
-        "encode_s": seconds,
-        "collections": {name: short(one) for name, one in found.items()},
-        "table": table(found),
-    }
+        result["collections"][name] = short(found)
+        result["table"] = table(result["collections"])
+        write_result(target, result)  # what is done stays
     print(result["table"])
-    write_result(RESULTS / f"{options.name}.json", result)
+
+
+def held(target: Path, **same: Any) -> dict[str, Any]:
+    """Return what a file holds of the same model and options."""
+    result = read_result(target)
+    if not result or any(result[name] != value for name, value in same.items()):
+        raise SystemExit(f"{target} expects a result of the same model and options, to add to")
+    return result
 
 
 def short(one: Evaluation) -> dict[str, Any]:
@@ -81,15 +94,14 @@ def short(one: Evaluation) -> dict[str, Any]:
     return {"caption": named.caption()} | {key: content[key] for key in ("means", "intervals")}
 
 
-def table(found: dict[str, Evaluation]) -> str:
+def table(found: Mapping[str, Any]) -> str:
     """Return nDCG@10 by mode and collection, with the mean over the collections."""
-    modes = list(next(iter(found.values())).values)
     lines = [
         f"| nDCG@10 | {' | '.join(found)} | average |",
         f"| --- |{' ---: |' * (len(found) + 1)}",
     ]
-    for mode in modes:
-        values = [one.mean(mode) for one in found.values()]
+    for mode in next(iter(found.values()))["means"]:
+        values = [one["means"][mode]["nDCG@10"] for one in found.values()]
         cells = [f"{value:.3f}" for value in [*values, float(np.mean(values))]]
         lines.append(f"| {LABELS[mode]} | {' | '.join(cells)} |")
     return "\n".join(lines)
