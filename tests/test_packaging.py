@@ -48,7 +48,7 @@ def test_the_versions_of_a_run_satisfy_what_is_asked():
 def test_the_frameworks_end_at_their_next_major():
     texts = [text for extra in METADATA["optional-dependencies"].values() for text in extra]
     assert "langchain-core>=1.4.9,<2" in texts
-    assert "llama-index-core>=0.14.19,<0.15" in texts
+    assert "llama-index-core>=0.14.23,<0.15" in texts
 
 
 def test_the_hosted_ci_runs_every_python_that_is_promised():
