@@ -9,6 +9,7 @@ import pytest
 from m3_retrievers import LocalIndex
 from m3_retrievers.errors import IndexCorruptError
 from m3_retrievers.index.snapshot import storage, tensors
+from m3_retrievers.scoring import late_interaction
 from m3_retrievers.types.hits import Query, Record
 from m3_retrievers.types.packed import MultiVectors
 from m3_retrievers.types.representations import Representations
@@ -43,7 +44,11 @@ def scores(index):
     return index.score(QUERY, "colbert", index.ids)
 
 
-def test_an_index_in_its_file_scores_and_goes_on_as_the_one_that_was_saved(saved, tmp_path):
+@pytest.mark.parametrize("compiled_from", [0, 1 << 62])
+def test_an_index_in_its_file_scores_and_goes_on_as_the_one_that_was_saved(
+    saved, compiled_from, monkeypatch
+):
+    monkeypatch.setattr(late_interaction, "_COMPILED_FROM", compiled_from)
     index, folder = saved
     loaded = LocalIndex.load(folder)
     vectors = loaded._table.stores.colbert._kept._parts[0]

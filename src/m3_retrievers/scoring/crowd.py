@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -78,20 +77,24 @@ class Crowd:
             self._leave(ticket)
 
     def side_by_side(self, function: Callable[[Part], object], parts: Sequence[Part]) -> None:
-        """Call a function that needs no team for each part, one a processor.
+        """Call a function that needs no team for each part, on all processors.
 
-        Where somebody else computes, one after the other on one processor.
+        Each takes the next part when it is done with one, since a team that has nothing to do
+        keeps its processors for some milliseconds. Where somebody else computes, the calling
+        thread does all of them.
         """
-        ticket = _Ticket(1)
-        others: list[Future[object]] = []
-        try:
-            if self.processors == 1 or not self._wait(ticket):
-                here = parts
-            else:
-                here = parts[:1]
-                others += [self._submit(partial(function, part)) for part in parts[1:]]
-            for part in here:
+        ticket, waiting = _Ticket(1), iter(parts)
+        others: list[Future[None]] = []
+
+        def work() -> None:
+            for part in waiting:
                 function(part)
+
+        try:
+            if self.processors > 1 and self._wait(ticket):
+                count = min(self.processors, len(parts)) - 1
+                others += [self._submit(work) for _ in range(count)]
+            work()
         finally:
             wait(others)
             self._leave(ticket)

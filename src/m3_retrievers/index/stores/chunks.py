@@ -173,13 +173,9 @@ class Chunks:
             cuts = np.flatnonzero(np.diff(places[order])) + 1
             for some in np.split(order, cuts):
                 at, which = int(places[some[0]]), wanted[some]
-                start, end = self._first(at), self._ends[at]
-                yield (
-                    self._parts[at],
-                    firsts[which] - start,
-                    np.minimum(lasts[which], end) - start,
-                    which,
-                )
+                start = self._first(at)
+                lasts_here = np.minimum(lasts[which], self._ends[at]) - start
+                yield from _arrays(self._parts[at], firsts[which] - start, lasts_here, which)
             # the rest of what goes on in the next piece
             ends = np.asarray(self._ends)[places]
             firsts = firsts.copy()
@@ -199,6 +195,17 @@ class Chunks:
     def _first(self, at: int) -> int:
         """Return the number of a piece's first row."""
         return self._ends[at - 1] if at else 0
+
+
+def _arrays(
+    part: NDArray[Any], firsts: Rows, lasts: Rows, which: Rows
+) -> Iterator[tuple[NDArray[Any], Rows, Rows, Rows]]:
+    """Yield a piece and its spans; of a piece in a file each span, as it is read."""
+    if isinstance(part, np.ndarray):
+        yield part, firsts, lasts, which
+        return
+    for first, last, number in zip(firsts.tolist(), lasts.tolist(), which.tolist(), strict=True):
+        yield part[first:last], np.array([0]), np.array([last - first]), np.array([number])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
