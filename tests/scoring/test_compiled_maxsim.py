@@ -95,6 +95,17 @@ def test_vectors_that_must_not_be_written_to_stay_so_and_others_do_not_become_so
     )
 
 
+def test_vectors_of_another_kind_are_taken_as_float32_end_to_end():
+    queries, documents = pack([3], width=6, seed=14), pack([4, 2], width=6, seed=15)
+    expected = plain_maxsim(queries, documents)
+    wide = np.empty((6, 9))  # float64, with numbers of somebody else's behind each vector
+    wide[:, :6] = documents.vectors
+    part = MultiVectors(wide[:, :6], documents.offsets)
+    np.testing.assert_allclose(scoring.maxsim(queries, part), expected, atol=1e-6)
+    index = MultiVectorIndex(part, dtype="float32")
+    np.testing.assert_allclose(index.score(queries, np.arange(2)), expected[0], atol=1e-6)
+
+
 def test_several_threads_get_what_one_gets(monkeypatch):
     monkeypatch.setattr(crowds, "_crowds", [crowds.Crowd(2)])
     index = MultiVectorIndex(pack(LENGTHS * 9, width=32, seed=11))

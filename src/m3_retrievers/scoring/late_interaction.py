@@ -41,7 +41,9 @@ def maxsim(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32
     check_same_width("ColBERT", queries.dimension, documents.dimension)
     if compiles(queries, vectors=len(documents.vectors)):
         offsets, filled = documents.offsets, np.flatnonzero(documents.lengths)
-        spans = Spans(documents.vectors, offsets[filled], offsets[filled + 1], filled)
+        kept = documents.vectors
+        vectors = np.ascontiguousarray(kept, np.float16 if kept.dtype == np.float16 else np.float32)
+        spans = Spans(vectors, offsets[filled], offsets[filled + 1], filled)
         return maxsim_of_spans(queries, [spans], lengths=documents.lengths)
     scores = np.zeros((len(queries), len(documents)), np.float32)
     for first, last in _document_blocks(documents.offsets, width=len(queries.vectors)):

@@ -35,7 +35,7 @@ def compressed(vectors: Floats, dtype: ColbertDtype) -> NDArray[Any]:
     ([[64, -127, 0]], np.float32(-1.0))
     """
     if dtype != "int8":
-        return vectors.astype(dtype, copy=False)
+        return np.ascontiguousarray(vectors, dtype)
     values = vectors.astype(np.float32, copy=False)
     largest = np.abs(values).max(axis=1, initial=0, keepdims=True)
     # a vector of zeros has any scale
