@@ -82,6 +82,7 @@ def callers(_: Path, *, documents: int = 1_000, seconds: float = 6.0) -> list[di
     texts = standard_library_texts(documents)
     retriever.index.add(records(documents), ours("m3-mini", "bf16").encode_documents(texts))
     questions, points = standard_library_questions(512), []
+    retriever.search(questions[0])  # loads, or compiles, what was not needed before
     for threads in CALLERS:
         found = served(retriever, questions, threads, seconds)
         print(f"  {threads} callers: {found}", flush=True)
