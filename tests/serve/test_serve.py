@@ -246,8 +246,10 @@ async def test_requests_that_wait_together_share_a_pass_with_their_like(held, en
     await until(lambda: state.metrics.queue_texts == 0 and not first.done())
     await asyncio.sleep(0.05)
     long = " ".join(["page"] * 40)
-    waiting = [ask(client, "a page"), ask(client, long), ask(client, "the page", "a river")]
-    await until(lambda: state.metrics.queue_texts == 4)
+    waiting = []
+    for texts, queued in ((["a page"], 1), ([long], 2), (["the page", "a river"], 4)):
+        waiting.append(ask(client, *texts))
+        await until(lambda queued=queued: state.metrics.queue_texts == queued)
     model.leave.set()
     rows = [(await one).json() for one in waiting]
     assert [sorted(call) for call in model.calls] == [
