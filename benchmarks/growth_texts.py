@@ -10,7 +10,6 @@ FlagEmbedding; 1 to 64 threads that search an index of m3-mini's at once. All is
 from __future__ import annotations
 
 import argparse
-import statistics
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +27,7 @@ from common import (
 )
 from full_size import write_small_m3
 from speed_encode import of_tokens, ours, records, served, theirs
-from taking_turns import shown, take_turns
+from taking_turns import shown, spread, take_turns
 from text_memory import PEER, added
 
 from m3_retrievers import HybridRetriever
@@ -69,7 +68,7 @@ def memory(models: Path, *, repeats: int = 3) -> list[dict[str, Any]]:
                 for _ in range(repeats)
             ]
             rows[name] = {
-                key: _spread([one[key] for one in found]) for key in ("loaded_mb", "adds_mb")
+                key: spread([one[key] for one in found]) for key in ("loaded_mb", "adds_mb")
             }
         print(f"  {tokens} tokens: {rows}", flush=True)
         points.append({"tokens": tokens, "rows": rows})
@@ -134,10 +133,6 @@ def _over_callers(rates: Any, waits: Any, points: list[Any]) -> None:
         times = [point[name] for point in points]
         waits.plot(threads, times, style, marker="o", color=OURS, label=name[:3])
     waits.set(yscale="log", title="a search, ms", xlabel="callers")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 PARTS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {

@@ -41,7 +41,7 @@ def take_turns(
     times = {name: [value for block in kept for value in block[name]] for name in works}
     base = statistics.median(times[baseline])
     return {
-        "rows": {name: {**_spread(values), "times": base / statistics.median(values)}
+        "rows": {name: {**spread(values), "times": base / statistics.median(values)}
                  for name, values in times.items()},
         "baseline": baseline,
         "blocks_kept": len(kept),
@@ -75,5 +75,6 @@ def _block(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, lis
     return times
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -2,7 +2,7 @@
 
 Vectors are widened in registers, and of all products only the largest of each document with each
 query token is written. ``packed_maxsim`` is the plain way to the same numbers, which a test holds
-this one equal to. Imported by ``late_interaction`` alone, since it needs numba.
+this one equal to. Imported by ``largest_products`` alone, since it needs numba.
 """
 
 from __future__ import annotations

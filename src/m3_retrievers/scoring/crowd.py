@@ -18,6 +18,9 @@ from typing import TypeVar
 
 import torch
 
+# Parts that work is cut into for each processor, so that one that comes late takes fewer.
+_PARTS = 8
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -47,18 +50,23 @@ class Crowd:
     """
 
     def __init__(self, processors: int) -> None:
-        self.processors = self._free = processors
+        self._processors = self._free = processors
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()
         self._workers: ThreadPoolExecutor | None = None
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts work is best cut for ``side_by_side``."""
+        return self._processors * _PARTS
+
     @contextmanager
     def all_processors(self) -> Iterator[None]:
         """Return a context that has the processors to itself."""
-        if self.processors == 1:
+        if self._processors == 1:
             yield
             return
-        ticket = _Ticket(self.processors)
+        ticket = _Ticket(self._processors)
         try:
             self._wait(ticket)
             yield
@@ -67,7 +75,7 @@ class Crowd:
 
     def on_one_processor(self, function: Callable[[], Result]) -> Result:
         """Return what the function returns; where nobody else computes, it has them all."""
-        if self.processors == 1:
+        if self._processors == 1:
             return function()
         ticket = _Ticket(1)
         try:
@@ -91,8 +99,8 @@ class Crowd:
                 function(part)
 
         try:
-            if self.processors > 1 and self._wait(ticket):
-                count = min(self.processors, len(parts)) - 1
+            if self._processors > 1 and self._wait(ticket):
+                count = min(self._processors, len(parts)) - 1
                 others += [self._submit(work) for _ in range(count)]
             work()
         finally:
@@ -104,7 +112,7 @@ class Crowd:
     def _wait(self, ticket: _Ticket) -> bool:
         """Wait for the ticket's turn; returns whether nobody else is there."""
         with self._lock:
-            alone = self._free == self.processors and not self._queue
+            alone = self._free == self._processors and not self._queue
             self._queue.append(ticket)
             self._call()
         ticket.wait()
@@ -130,7 +138,7 @@ class Crowd:
         try:
             with self._lock:
                 if self._workers is None:
-                    self._workers = _workers(self.processors)
+                    self._workers = _workers(self._processors)
             return self._workers.submit(function)
         except RuntimeError:  # the main thread has ended, and no executor takes anything more
             made: Future[Result] = Future()

@@ -17,8 +17,6 @@ from m3_retrievers.types.packed import offsets_of
 # See ``compiled_maxsim.set_products``.
 Kernel: TypeAlias = Callable[..., None]
 
-# Shares of the work a processor, so that one that comes late takes fewer.
-_SHARES = 8
 # Vectors that are taken together, which may have come from a file: with 384 float16 100 MB.
 _VECTORS_AT_ONCE = 1 << 17
 
@@ -67,7 +65,7 @@ def largest_products(
         owners = np.concatenate([one.documents for one in group])
         best = np.empty((len(owners), len(padded)), np.float32)
         run = _Work(set_products, padded, group, best)
-        crowd().side_by_side(run, run.shares(crowd().processors * _SHARES))
+        crowd().side_by_side(run, run.shares(crowd().parts))
         np.maximum.at(largest, owners, best)
     return largest[:, : len(query)]
 

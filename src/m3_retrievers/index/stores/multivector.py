@@ -90,7 +90,8 @@ class ColbertStore(ABC):
             offsets, numbers = offsets_of(lengths[first:last]), np.arange(first, last)
             filled = np.flatnonzero(lengths[first:last])
             if len(filled):
-                kept = np.concatenate(list(self._spans(rows[first:last])))
+                spans = list(self._spans(rows[first:last]))
+                kept = spans[0] if len(spans) == 1 else np.concatenate(spans)
                 yield Spans(kept, offsets[filled], offsets[filled + 1], numbers[filled])
 
     def take(self, rows: NDArray[np.integer[Any]]) -> MultiVectors:

@@ -22,8 +22,6 @@ from m3_retrievers.types.packed import Floats
 # Rounding of a sum of products in float32: a unit in the last place for each of them at worst.
 ROUNDING = float(np.finfo(np.float32).eps)
 _ROUNDED_AT_ONCE = 4_096
-# Shares of the rows a processor, so that one that comes late takes fewer.
-_SHARES = 8
 # Products at once, so that they stay in cache: 64 queries take 47 ms on one core with 2^16,
 # 130 with 2^20.
 _PRODUCTS_AT_ONCE = 1 << 16
@@ -94,8 +92,7 @@ class QuantisedRows:
         if kernel.has_team:
             multiply((0, len(self)))
         else:
-            shares = crowd().processors * _SHARES
-            cuts = np.linspace(0, len(self), shares + 1).astype(int)
+            cuts = np.linspace(0, len(self), crowd().parts + 1).astype(int)
             crowd().side_by_side(multiply, list(pairwise(cuts.tolist())))
         return scores
 
